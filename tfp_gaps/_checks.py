@@ -1,0 +1,100 @@
+"""Checks at the public boundary: what was expected, what was found, what to do."""
+
+import numbers
+
+import numpy as np
+
+
+def finite_array(value, name, *, ndim=None, advice=""):
+    """Return `value` as a float64 array; raise if it is not finite or has the wrong rank.
+
+    >>> finite_array([1, 2], "locs", ndim=1)
+    array([1., 2.])
+    """
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be an array of real numbers, but {value!r} could not be read as one "
+            f"({error}). {advice}".rstrip()
+        ) from error
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(
+            f"{name} must have {ndim} dimension(s), but has shape {array.shape}. {advice}".rstrip()
+        )
+    if not np.all(np.isfinite(array)):
+        bad = int(np.sum(~np.isfinite(array)))
+        raise ValueError(
+            f"{name} must be finite, but {bad} of its {array.size} entries are NaN or infinite. "
+            f"{advice}".rstrip()
+        )
+    return array
+
+
+def positive_array(value, name, *, ndim=None, advice=""):
+    """As `finite_array`, and every entry must be greater than zero.
+
+    >>> positive_array([0.5], "scales")
+    array([0.5])
+    """
+    array = finite_array(value, name, ndim=ndim, advice=advice)
+    if not np.all(array > 0):
+        raise ValueError(
+            f"{name} must be greater than zero everywhere, but its smallest entry is "
+            f"{array.min():g}. {advice}".rstrip()
+        )
+    return array
+
+
+def positive_float(value, name, *, advice=""):
+    """Return `value` as a positive, finite Python float.
+
+    >>> positive_float(2, "noise_seen")
+    2.0
+    """
+    return float(positive_array(value, name, ndim=0, advice=advice))
+
+
+def integer(value, name, *, minimum=None, maximum=None, advice=""):
+    """Return `value` as an `int` within bounds; booleans and fractions are refused.
+
+    >>> integer(3, "num_timesteps", minimum=1)
+    3
+    """
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    low = minimum is not None and is_integer and value < minimum
+    high = maximum is not None and is_integer and value > maximum
+    if not is_integer or low or high:
+        bounds = [f">= {minimum}"] if minimum is not None else []
+        bounds += [f"<= {maximum}"] if maximum is not None else []
+        wanted = " and ".join(["an integer", *bounds]) if bounds else "an integer"
+        raise ValueError(f"{name} must be {wanted}, but is {value!r}. {advice}".rstrip())
+    return int(value)
+
+
+def look_ahead(value, num_timesteps):
+    """Return the number of future steps that q may see, between 0 and `num_timesteps` - 1.
+
+    `None` means all of them (full conditioning). A value beyond the end of the sequence sees the
+    same observations as full conditioning and is reduced to it.
+
+    >>> look_ahead(None, 8), look_ahead(2, 8), look_ahead(99, 8)
+    (7, 2, 7)
+    """
+    full = integer(num_timesteps, "num_timesteps", minimum=1) - 1
+    if value is None:
+        return full
+    advice = "Use 0 for a filter (partial), k > 0 for k future steps, None for all of them."
+    return min(integer(value, "lookahead", minimum=0, advice=advice), full)
+
+
+def one_of(value, name, choices):
+    """Return `value` if it is among `choices`, else name the choices.
+
+    >>> one_of("book", "scale", ["smoke", "book", "paper"])
+    'book'
+    """
+    if value not in choices:
+        listed = ", ".join(str(choice) for choice in choices)
+        raise ValueError(f"Unknown {name} {value!r}. Known: {listed}. Choose one of these.")
+    return value

@@ -1,0 +1,247 @@
+"""Lower bounds on the evidence ln p(x_{1:T}) of a state-space model.
+
+    ELBO    = E_q sum_t ln p(x_t | z_t) - KL(q(z_t | z_{t-1}, C_t) || p(z_t | z_{t-1}))
+    IWAE-K  = E ln 1/K sum_j p(x, z^j) / q(z^j | x),   z^1..z^K independent draws from q
+
+ELBO <= IWAE-K <= ln p(x), and IWAE-K rises with K (Burda, Grosse, Salakhutdinov 2016). The
+divergence inside the ELBO is computed exactly at each step, given the draw of the step before.
+All values are nats per sequence.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfp_gaps import _checks
+from tfp_gaps._tensorflow import tf
+from tfp_gaps.estimate import Estimate
+from tfp_gaps.networks import replica_normal, replica_seeds
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound evaluated `repetitions` times on the same sequences.
+
+    values: float64 [repetitions, replicas, sequences], nats per sequence.
+    """
+
+    values: np.ndarray
+
+    def per_sequence(self):
+        """Average over repetitions: float64 [replicas, sequences]."""
+        return self.values.mean(axis=0)
+
+    def estimate(self, replica=0):
+        """Mean over sequences with its standard error over data points, as an `Estimate`."""
+        return Estimate.from_samples(self.per_sequence()[replica], kind="data points")
+
+    def monte_carlo_error(self, replica=0):
+        """Standard error of the mean over these same sequences from the draws of q alone, in nats.
+
+        Needs two repetitions at least.
+        """
+        means = self.values[:, replica].mean(axis=-1)
+        if len(means) < 2:
+            raise ValueError(
+                "the Monte Carlo error needs at least 2 repetitions of the bound, but it was "
+                "evaluated once. Pass repetitions=2 or more."
+            )
+        return float(means.std(ddof=1) / math.sqrt(len(means)))
+
+
+def elbo_terms(model, network, observations, noise, *, lookahead, controls=None):
+    """One draw of the ELBO, step by step.
+
+    Args:
+      model: state-space model.
+      network: `LookAheadNetwork`, or an object with the same two methods.
+      observations: [time, replicas, batch, channels].
+      noise: standard normal [time, replicas, batch, latent].
+      lookahead: k >= 0 or None.
+      controls: [time, replicas, batch, control_size] or None.
+
+    Returns:
+      log_likelihood: ln p(x_t | z_t), [time, replicas, batch].
+      divergence: KL(q_t || p_t), [time, replicas, batch].
+    """
+    context = network.context(observations, lookahead=lookahead, controls=controls)
+    path = network.sample_path(model, context, noise, controls=controls)
+    return model.emission(path.latents).log_prob(observations), path.divergence
+
+
+def importance_log_weights(
+    model, network, observations, seeds, *, num_samples, lookahead, controls=None
+):
+    """Draw K paths per sequence and return ln p(x, z) - ln q(z | x).
+
+    Args:
+      model, network, observations, lookahead, controls: as in `elbo_terms`.
+      seeds: int32 [num_replicas, 2].
+      num_samples: K.
+
+    Returns:
+      log_weights: [K, replicas, batch], nats.
+    """
+    time, replicas, batch = observations.shape[:3]
+    context = network.context(observations, lookahead=lookahead, controls=controls)
+
+    def tile(tensor):
+        return None if tensor is None else tf.tile(tensor, [1, 1, num_samples, 1])
+
+    noise = replica_normal([time, num_samples * batch, model.latent_size], seeds)
+    noise = tf.transpose(noise, [1, 0, 2, 3])
+    path = network.sample_path(model, tile(context), noise, controls=tile(controls))
+    log_likelihood = model.emission(path.latents).log_prob(tile(observations))
+    total = tf.reduce_sum(log_likelihood + path.log_weight, 0)
+    return tf.transpose(tf.reshape(total, [replicas, num_samples, batch]), [1, 0, 2])
+
+
+def log_mean_exp(log_weights, axis=0):
+    """ln of the mean of exp(log_weights), without overflow."""
+    count = tf.cast(tf.shape(log_weights)[axis], log_weights.dtype)
+    return tf.reduce_logsumexp(log_weights, axis) - tf.math.log(count)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The ELBO step by step, averaged over repetitions, float64 [time, replicas, sequences].
+
+    log_likelihood: ln p(x_t | z_t) at the draw of q.
+    divergence: KL(q_t || p_t) at the draw of the step before.
+    values: the ELBO per repetition, [repetitions, replicas, sequences].
+    """
+
+    log_likelihood: np.ndarray
+    divergence: np.ndarray
+    values: np.ndarray
+
+    @property
+    def bound(self):
+        """The ELBO as a `Bound`."""
+        return Bound(self.values)
+
+
+def elbo(
+    model,
+    network,
+    observations,
+    *,
+    lookahead,
+    seed,
+    repetitions=1,
+    batch_size=500,
+    jit_compile=True,
+):
+    """Evidence lower bound of each sequence under each replica.
+
+        ELBO(x) = E_q sum_t ln p(x_t | z_t) - KL(q(z_t | z_{t-1}, C_t) || p(z_t | z_{t-1}))
+
+    Args:
+      model: state-space model.
+      network: inference network.
+      observations: [time, sequences, channels]; every replica sees the same.
+      lookahead: k >= 0 or None.
+      seed: int, of the draws from q.
+      repetitions: draws of the whole path per sequence.
+      batch_size: sequences evaluated at once; bounds the memory.
+      jit_compile: compile with XLA.
+
+    Returns:
+      A `Profile`, nats per sequence and per step.
+
+    Raises:
+      ValueError: for wrong shapes, NaN observations, or counts below one.
+    """
+    observations = _sequences(observations)
+    _checks.integer(repetitions, "repetitions", minimum=1)
+
+    @tf.function(jit_compile=jit_compile)
+    def terms(batch, seeds):
+        noise = replica_normal([batch.shape[0], batch.shape[2], model.latent_size], seeds)
+        noise = tf.transpose(noise, [1, 0, 2, 3])
+        return elbo_terms(model, network, batch, noise, lookahead=lookahead)
+
+    parts = []
+    for index, batch in enumerate(_batches(observations, model.num_replicas, batch_size)):
+        draws = []
+        for repetition in range(repetitions):
+            stream = index * repetitions + repetition
+            seeds = replica_seeds([seed] * model.num_replicas, "elbo", stream)
+            draws.append([tensor.numpy().astype(np.float64) for tensor in terms(batch, seeds)])
+        log_likelihood, divergence = (np.stack(part) for part in zip(*draws, strict=True))
+        parts.append(
+            (log_likelihood.mean(0), divergence.mean(0), (log_likelihood - divergence).sum(1))
+        )
+    return Profile(*(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)))
+
+
+def iwae(
+    model,
+    network,
+    observations,
+    *,
+    num_samples,
+    lookahead,
+    seed,
+    repetitions=1,
+    paths_at_once=5000,
+    jit_compile=True,
+):
+    """Importance-weighted bound with K paths per sequence.
+
+        IWAE-K(x) = E ln 1/K sum_j p(x, z^j) / q(z^j | x)
+
+    Args:
+      model, network, observations, lookahead, seed, repetitions, jit_compile: as in `elbo`.
+      num_samples: K >= 1.
+      paths_at_once: paths evaluated at once; bounds the memory.
+
+    Returns:
+      A `Bound`, nats per sequence.
+
+    Raises:
+      ValueError: for K < 1, wrong shapes or NaN observations.
+    """
+    observations = _sequences(observations)
+    advice = "K = 1 is a one-sample ELBO; use 100 for tables."
+    k = _checks.integer(num_samples, "num_samples", minimum=1, advice=advice)
+    _checks.integer(repetitions, "repetitions", minimum=1)
+    batch_size = max(1, paths_at_once // k)
+
+    @tf.function(jit_compile=jit_compile)
+    def bound(batch, seeds):
+        log_weights = importance_log_weights(
+            model, network, batch, seeds, num_samples=k, lookahead=lookahead
+        )
+        return log_mean_exp(log_weights)
+
+    values = []
+    for index, batch in enumerate(_batches(observations, model.num_replicas, batch_size)):
+        streams = range(index * repetitions, (index + 1) * repetitions)
+        seeds = [replica_seeds([seed] * model.num_replicas, "iwae", stream) for stream in streams]
+        values.append(np.stack([bound(batch, s).numpy().astype(np.float64) for s in seeds]))
+    return Bound(np.concatenate(values, axis=-1))
+
+
+def _sequences(observations):
+    observations = np.asarray(observations)
+    if observations.ndim != 3 or 0 in observations.shape:
+        raise ValueError(
+            f"observations must have shape [time, sequences, channels] with at least one of each, "
+            f"but have shape {observations.shape}. Transpose to time-major."
+        )
+    if not np.all(np.isfinite(observations)):
+        bad = int(np.isnan(observations).any(axis=(0, 2)).sum())
+        raise ValueError(
+            f"observations must be finite, but {bad} of {observations.shape[1]} sequences hold "
+            f"NaN or infinite values. Mask or drop them before the bound is evaluated."
+        )
+    return observations
+
+
+def _batches(observations, num_replicas, batch_size):
+    """Yield [time, replicas, batch, channels] in float32."""
+    for start in range(0, observations.shape[1], batch_size):
+        batch = tf.cast(observations[:, start : start + batch_size], tf.float32)
+        yield tf.repeat(batch[:, tf.newaxis], num_replicas, axis=1)

@@ -1,0 +1,183 @@
+"""Digits, row by row: what does an inference network lose that may not look at the rows to come?
+
+Binarised MNIST, x_t in {0, 1}^28 is image row t, T = 28. For each look-ahead k a model and its network
+are trained on the ELBO; the rest is measured on test images (science: Bayer et al. 2021, section on
+handwritten digits; sizes and data split are choices of this book).
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfp_gaps import bounds, data, filtering, scales
+from tfp_gaps.estimate import Estimate
+from tfp_gaps.experiments.sequential import Design, fit_jointly, fit_network
+from tfp_gaps.training import Settings
+
+NUM_ROWS = 28
+LOOKAHEADS = (0, 1, 3, 7, None)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much data, how long the training, how much is evaluated.
+
+    num_bound: test images for the ELBO; num_iwae: the first so many of them for the IWAE bound with
+    num_samples paths; num_filter: for the particle filter with num_particles.
+    """
+
+    num_train: int
+    num_bound: int
+    num_iwae: int
+    num_samples: int
+    num_filter: int
+    num_particles: int
+    design: Design
+
+
+def _design(latent, hidden, joint_steps, refit_steps, batch, warmup):
+    common = {"batch_size": batch, "clip_norm": 200.0}
+    joint = Settings(joint_steps, learning_rate=2e-3, kl_warmup_steps=warmup, **common)
+    refit = Settings(refit_steps, learning_rate=2e-3, **common)
+    return Design(latent, hidden, "bernoulli", joint, refit)
+
+
+SIZES = {
+    "smoke": Size(512, 64, 32, 5, 16, 50, _design(4, 16, 60, 40, 32, 20)),
+    "book": Size(20_000, 1000, 250, 50, 100, 500, _design(16, 64, 700, 400, 128, 100)),
+    "paper": Size(60_000, 10_000, 1000, 100, 500, 2000, _design(16, 128, 23_400, 9_360, 128, 2000)),
+}
+
+
+def load(scale):
+    """Load the images of a scale."""
+    size = SIZES[scales.check(scale)]
+    return data.load("digits", num_train=size.num_train, num_test=size.num_bound)
+
+
+def run(*, scale, lookahead, seeds, checkpoint_folder=None, progress=None):
+    """Train and evaluate one look-ahead; the stored result of the paper scale.
+
+    Args:
+      scale: "smoke", "book" or "paper".
+      lookahead: k >= 0 or None.
+      seeds: one int per replica.
+      checkpoint_folder: where to keep checkpoints, or None.
+      progress: callable (label, num_steps) -> progress callback of `training.fit`, or None.
+
+    Returns:
+      A JSON-serialisable dict: settings, and for each quantity its estimates per seed, in nats per
+      image unless named otherwise.
+    """
+    size, splits = SIZES[scales.check(scale)], load(scale)
+
+    def options(phase, settings):
+        path = None if checkpoint_folder is None else Path(checkpoint_folder) / f"{phase}.npz"
+        bar = None if progress is None else progress(phase, settings.num_steps)
+        return {"seeds": seeds, "checkpoint": path, "progress": bar}
+
+    design = size.design
+    joint = fit_jointly(
+        splits.train, design, lookahead=lookahead, **options("joint", design.joint)
+    )
+    refit = fit_network(
+        joint.model, splits.train, design, lookahead=None, **options("refit", design.refit)
+    )
+    return {
+        "experiment": "digits",
+        "scale": scale,
+        "lookahead": lookahead,
+        "seeds": list(seeds),
+        "size": asdict(size),
+        "data": splits.source,
+        "num_parameters": count_parameters(joint),
+        "diverged": [bool(flag) for flag in joint.history.diverged | refit.history.diverged],
+        "history": {
+            "joint": _thin(joint.history),
+            "refit": _thin(refit.history),
+        },
+        **evaluate(joint, refit, splits, size, seeds),
+    }
+
+
+def count_parameters(fitted):
+    """Parameters of one replica: {"model": ..., "network": ...}."""
+    return {
+        name: sum(int(np.prod(v.shape[1:])) for v in module.trainable_variables)
+        for name, module in (("model", fitted.model), ("network", fitted.network))
+    }
+
+
+def evaluate(joint, refit, splits, size, seeds):
+    """Bounds of the joint pair, of the model under a fresh full network, and filtering.
+
+    Returns:
+      dict with "estimates" (per quantity, one estimate per seed), "per_row" (per quantity, [seeds][28])
+      and "per_image" (per quantity, [seeds][num_iwae], rounded to 1e-3).
+    """
+    test = splits.test.observations
+    own = measure(joint, test, size, seed=1)
+    fresh = measure(refit, test, size, seed=2)
+    train = bounds.elbo(
+        joint.model,
+        joint.network,
+        splits.train.first(size.num_bound).observations,
+        lookahead=joint.lookahead,
+        seed=3,
+    ).bound
+    filtered = filtering.particle_filter(
+        joint.model, test[:, : size.num_filter], num_particles=size.num_particles, seed=4
+    )
+    lower_half = filtered.log_increments[NUM_ROWS // 2 :].sum(0)
+    per_image = {
+        "elbo": own["profile"].bound.per_sequence(),
+        "iwae": own["iwae"].per_sequence(),
+        "elbo_fresh_full": fresh["profile"].bound.per_sequence(),
+        "iwae_fresh_full": fresh["iwae"].per_sequence(),
+        "elbo_train": train.per_sequence(),
+        "log_likelihood_filter": filtered.log_increments.sum(0),
+        "log_likelihood_lower_half": lower_half,
+    }
+    return {
+        "estimates": {
+            name: [Estimate.from_samples(row, kind="data points").as_dict() for row in values]
+            for name, values in per_image.items()
+        },
+        "per_row": {
+            "divergence": own["profile"].divergence.mean(-1).T.tolist(),
+            "log_likelihood": own["profile"].log_likelihood.mean(-1).T.tolist(),
+            "effective_size": filtered.effective_size.mean(-1).T.tolist(),
+        },
+        "per_image": {
+            name: np.round(values[:, : size.num_iwae], 3).tolist()
+            for name, values in per_image.items()
+            if name != "elbo_train"
+        },
+    }
+
+
+def measure(fitted, observations, size, *, seed):
+    """ELBO profile over all, and IWAE over the first `size.num_iwae` images."""
+    pair = (fitted.model, fitted.network)
+    profile = bounds.elbo(
+        *pair, observations[:, : size.num_bound], lookahead=fitted.lookahead, seed=seed
+    )
+    iwae = bounds.iwae(
+        *pair,
+        observations[:, : size.num_iwae],
+        num_samples=size.num_samples,
+        lookahead=fitted.lookahead,
+        seed=seed,
+    )
+    return {"profile": profile, "iwae": iwae}
+
+
+def _thin(history, points=200):
+    """A history of at most `points` entries, for plotting."""
+    every = max(1, len(history.steps) // points)
+    return {
+        "steps": history.steps[::every].tolist(),
+        "losses": np.round(history.losses[::every], 3).tolist(),
+        "skipped_steps": history.skipped_steps.tolist(),
+    }

@@ -1,0 +1,207 @@
+"""An inference network for sequences, whose look-ahead k says what it may see.
+
+    q(z_{1:T} | x_{1:T}) = prod_t q(z_t | z_{t-1}, C_t),     C_t = x_{1:min(t+k, T)}
+
+k = 0 is a filter (partial conditions), k = T - 1 or None a smoother (full), between them semi-k
+(Bayer et al. 2021). Two gated recurrent units read the observations, for every k at the same cost
+and with the same parameters:
+
+* the forward state after x_{1:min(t+k, T)}, read k steps ahead;
+* the backward state at t, reset at the ends of blocks of k + 1 steps, which has read x_{t:e} with e
+  the end of t's block, e <= t + k.
+
+Together they have read exactly C_t. With k = 0 the backward unit sees x_t alone; with k = T - 1 it
+is never reset and is the reverse recurrence of a smoother.
+
+The mean of the posterior is a correction of the prior's,
+
+    q(z_t | z_{t-1}, C_t) = N(m + d, diag v^2),   N(m, diag s^2) = p(z_t | z_{t-1}, u_{t-1}),
+
+which starts near d = 0: an untrained q follows the prior's dynamics.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tfp_gaps import _checks
+from tfp_gaps._tensorflow import tf
+from tfp_gaps.models.state_space import positive
+from tfp_gaps.networks import Dense, gru_scan, split_seeds
+
+
+class Path(NamedTuple):
+    """A draw of z_{1:T} from q and what it cost, in nats per step.
+
+    latents: [time, replicas, batch, latent].
+    divergence: KL(q(z_t | z_{t-1}, C_t) || p(z_t | z_{t-1})), [time, replicas, batch].
+    log_weight: ln p(z_t | z_{t-1}) - ln q(z_t | z_{t-1}, C_t) at the draw, [time, replicas, batch].
+    """
+
+    latents: tf.Tensor
+    divergence: tf.Tensor
+    log_weight: tf.Tensor
+
+
+def block_resets(num_timesteps, lookahead):
+    """Return 0 where the backward recurrence must forget, else 1: float32 [time].
+
+    The backward state at t starts afresh if t is the last step of its block of `lookahead` + 1.
+
+    >>> block_resets(6, 1)
+    array([1., 0., 1., 0., 1., 0.], dtype=float32)
+    """
+    steps = np.arange(num_timesteps)
+    return ((steps + 1) % (lookahead + 1) != 0).astype(np.float32)
+
+
+class LookAheadNetwork(tf.Module):
+    """q(z_t | z_{t-1}, x_{1:t+k}, u_{1:t+k-1}) for any k, with one set of parameters.
+
+    Args:
+      observation_size, latent_size, control_size: channels of x_t, z_t, u_t.
+      hidden_size: width of the recurrent states and of the layer that joins them with z_{t-1}.
+      seeds: int32 [num_replicas, 2], stateless seeds of the initial parameters.
+      minimum_scale: lower bound on the standard deviations v.
+
+    Raises:
+      ValueError: for sizes below one.
+    """
+
+    def __init__(
+        self,
+        *,
+        observation_size,
+        latent_size,
+        hidden_size,
+        seeds,
+        control_size=0,
+        minimum_scale=0.02,
+        name="look_ahead_network",
+    ):
+        super().__init__(name=name)
+        self.observation_size = _checks.integer(observation_size, "observation_size", minimum=1)
+        self.latent_size = _checks.integer(latent_size, "latent_size", minimum=1)
+        self.hidden_size = _checks.integer(hidden_size, "hidden_size", minimum=1)
+        self.control_size = _checks.integer(control_size, "control_size", minimum=0)
+        self.minimum_scale = _checks.positive_float(minimum_scale, "minimum_scale")
+        self.num_replicas = int(seeds.shape[0])
+        keys = split_seeds(seeds, 7)
+        inputs = self.observation_size + self.control_size
+        width = self.hidden_size
+        self._read = [
+            Dense(inputs, 3 * width, seeds=keys[i], name=f"read_{i}") for i in (0, 1)
+        ]
+        # One variable for both directions: rows 0..S-1 run forward, S..2S-1 backward.
+        recurrent = [Dense(width, 3 * width, seeds=keys[i], name="recurrent") for i in (2, 3)]
+        self._recurrent_kernel = tf.Variable(
+            tf.stack([layer.kernel for layer in recurrent], 1), name="recurrent_kernel"
+        )
+        self._recurrent_bias = tf.Variable(
+            tf.stack([layer.bias for layer in recurrent], 1), name="recurrent_bias"
+        )
+        self._join = Dense(2 * width, width, seeds=keys[4], name="join")
+        self._latent = Dense(
+            self.latent_size, width, seeds=keys[5], use_bias=False, name="latent"
+        )
+        # Small at the start: q begins close to the prior.
+        self._output = Dense(width, 2 * self.latent_size, seeds=keys[6], scale=0.1, name="output")
+
+    def context(self, observations, *, lookahead, controls=None):
+        """Summarise C_t for every t.
+
+        Args:
+          observations: x_{1:T}, [time, replicas, batch, channels].
+          lookahead: k >= 0, or None for full conditions.
+          controls: u_{1:T}, [time, replicas, batch, control_size]; row t holds u_{t-1} (zero at
+            t = 1), so that x_{1:t+k} brings u_{1:t+k-1}.
+
+        Returns:
+          context: [time, replicas, batch, hidden_size].
+
+        Raises:
+          ValueError: for a wrong rank, wrong channels or a negative look-ahead.
+        """
+        self._check(observations, controls)
+        num_timesteps = observations.shape[0]
+        k = _checks.look_ahead(lookahead, num_timesteps)
+        inputs = observations if controls is None else tf.concat([observations, controls], -1)
+        forward, backward = self._recur(
+            self._read[0](inputs), self._read[1](inputs), block_resets(num_timesteps, k)
+        )
+        ahead = np.minimum(np.arange(num_timesteps) + k, num_timesteps - 1)
+        return self._join(tf.concat([tf.gather(forward, ahead), backward], -1))
+
+    def sample_path(self, model, context, noise, *, controls=None):
+        """Draw z_{1:T} from q by running through time.
+
+        Args:
+          model: the state-space model whose prior q is relative to.
+          context: from `context`, [time, replicas, batch, hidden_size].
+          noise: standard normal [time, replicas, batch, latent_size].
+          controls: as in `context`.
+
+        Returns:
+          A `Path`.
+        """
+        initial = model.initial()
+        first, offset, ratio = self._posterior(initial, None, context[0], noise[0])
+
+        def advance(carry, time_slice):
+            context_now, noise_now, *control = time_slice
+            prior = model.transition(carry[0], *control)
+            return self._posterior(prior, carry[0], context_now, noise_now)
+
+        elements = [context[1:], noise[1:]] + ([] if controls is None else [controls[1:]])
+        later = tf.scan(advance, tuple(elements), initializer=(first, offset, ratio))
+        latents, offset, ratio = (
+            tf.concat([start[tf.newaxis], rest], 0)
+            for start, rest in zip((first, offset, ratio), later, strict=True)
+        )
+        return Path(latents, *_cost(offset, ratio, noise))
+
+    def _posterior(self, prior, latent, context, noise):
+        """Draw z_t; also return q's offset and width in units of the prior's scale."""
+        hidden = context if latent is None else context + self._latent(latent)
+        correction, raw = tf.split(self._output(tf.nn.relu(hidden)), 2, axis=-1)
+        scale = positive(raw, self.minimum_scale)
+        draw = prior.mean + correction + scale * noise
+        return draw, correction / prior.scale, scale / prior.scale
+
+    def _recur(self, forward_inputs, backward_inputs, keep):
+        """Run both directions in one loop and return their states, each [time, replicas, batch, h]."""
+        s, width = self.num_replicas, self.hidden_size
+        rows = tf.concat([forward_inputs, tf.reverse(backward_inputs, [0])], 1)
+        kernel = tf.concat(tf.unstack(self._recurrent_kernel, axis=1), 0)
+        bias = tf.concat(tf.unstack(self._recurrent_bias, axis=1), 0)
+        reset = np.repeat(
+            np.stack([np.ones_like(keep), keep[::-1]], 1)[:, :, np.newaxis, np.newaxis], s, axis=1
+        )
+        states = gru_scan(rows, kernel, bias, tf.constant(reset, rows.dtype))
+        states = tf.ensure_shape(states, [None, 2 * s, None, width])
+        return states[:, :s], tf.reverse(states[:, s:], [0])
+
+    def _check(self, observations, controls):
+        expected = (self.num_replicas, self.observation_size)
+        shape = observations.shape
+        if shape.rank != 4 or (shape[1], shape[3]) != expected:
+            raise ValueError(
+                f"observations must have shape [time, replicas, batch, channels] with "
+                f"{expected[0]} replica(s) and {expected[1]} channel(s), but have shape "
+                f"{tuple(shape)}. Transpose to time-major and add the replica axis."
+            )
+        given = 0 if controls is None else controls.shape[-1]
+        if given != self.control_size:
+            raise ValueError(
+                f"this network was built for {self.control_size} control channel(s), but got "
+                f"{given}. Pass controls of the size it was built with."
+            )
+
+
+def _cost(offset, ratio, noise):
+    """KL(q || p) and ln p - ln q at the draw, for N(offset, ratio^2) against N(0, 1)."""
+    log_ratio = tf.math.log(ratio)
+    divergence = tf.reduce_sum(0.5 * (ratio**2 + offset**2 - 1.0) - log_ratio, -1)
+    standardised = offset + ratio * noise
+    log_weight = tf.reduce_sum(log_ratio + 0.5 * (noise**2 - standardised**2), -1)
+    return divergence, log_weight

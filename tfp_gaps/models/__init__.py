@@ -1,0 +1,1 @@
+"""Generative models: densities only, no inference networks."""

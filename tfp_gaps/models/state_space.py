@@ -1,0 +1,199 @@
+"""State-space models p(z_{1:T}, x_{1:T} | u_{1:T-1}) as densities, with learned or fixed parameters.
+
+    p(z_1) prod_{t>1} p(z_t | z_{t-1}, u_{t-1}) prod_t p(x_t | z_t),   all p(z_t | .) diagonal normal.
+
+There is no connection from x_{t-1} to x_t: it would let the observations explain each other past
+the latent state and hide the conditioning gap (Bayer et al. 2021 study exactly this class).
+
+Shapes: latents are [time, replicas, batch, latent], or [replicas, batch, latent] for a single step.
+A model is anything that offers `num_replicas`, `latent_size`, `initial()`, `transition(z, u)` and
+`emission(z)` as here.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tfp_gaps._checks import integer, one_of
+from tfp_gaps._tensorflow import tf, tfp
+from tfp_gaps.networks import MLP, split_seeds
+
+tfd = tfp.distributions
+
+EMISSIONS = ("bernoulli", "normal")
+
+
+class DiagonalNormal(NamedTuple):
+    """Mean and standard deviation of a normal with independent components, [..., latent]."""
+
+    mean: tf.Tensor
+    scale: tf.Tensor
+
+
+def positive(raw, minimum):
+    """Softplus, shifted so that 0 maps to about 0.31, bounded below by `minimum`."""
+    return tf.nn.softplus(raw - 1.0) + minimum
+
+
+class StateSpace(tf.Module):
+    """A deep state-space model: gated residual transition, one-hidden-layer emission.
+
+        z_1 ~ N(m, diag s^2)
+        z_t ~ N((1 - g) z_{t-1} + g f, diag s^2),   (g, f, s) = MLP(z_{t-1}, u_{t-1})
+        x_t ~ Bernoulli(sigmoid(MLP(z_t)))   or   N(MLP(z_t), diag r^2), r learned per channel
+
+    Args:
+      observation_size: number of channels of x_t.
+      latent_size: number of components of z_t.
+      hidden_size: width of both hidden layers.
+      emission: "bernoulli" or "normal".
+      seeds: int32 [num_replicas, 2], stateless seeds of the initial parameters.
+      control_size: number of channels of u_t; 0 for none.
+      minimum_scale: lower bound on the standard deviations of p(z_t | .). The divergence from q
+        divides by the prior's variance: at 1e-3 gradients of 1e8 were seen, at 2e-2 of 1e5.
+
+    Raises:
+      ValueError: for sizes below one or an unknown emission.
+    """
+
+    def __init__(
+        self,
+        *,
+        observation_size,
+        latent_size,
+        hidden_size,
+        emission,
+        seeds,
+        control_size=0,
+        minimum_scale=0.02,
+        name="state_space",
+    ):
+        super().__init__(name=name)
+        self.observation_size = integer(observation_size, "observation_size", minimum=1)
+        self.latent_size = integer(latent_size, "latent_size", minimum=1)
+        hidden_size = integer(hidden_size, "hidden_size", minimum=1)
+        self.control_size = integer(control_size, "control_size", minimum=0)
+        self.emission_family = one_of(emission, "emission", EMISSIONS)
+        self.num_replicas = int(seeds.shape[0])
+        self.minimum_scale = minimum_scale
+        transition_seeds, emission_seeds = split_seeds(seeds, 2)
+        self._initial_mean = tf.Variable(tf.zeros([self.num_replicas, 1, latent_size]), name="mean")
+        # softplus(0.5413 + 1 - 1) = 1: the first state starts as a standard normal.
+        self._initial_raw = tf.Variable(
+            tf.fill([self.num_replicas, 1, latent_size], 1.5413), name="scale"
+        )
+        self._transition = MLP(
+            latent_size + self.control_size,
+            hidden_size,
+            3 * latent_size,
+            seeds=transition_seeds,
+            output_scale=0.1,
+            name="transition",
+        )
+        self._emission = MLP(
+            latent_size, hidden_size, self.observation_size, seeds=emission_seeds, name="emission"
+        )
+        if emission == "normal":
+            shape = [self.num_replicas, 1, self.observation_size]
+            self._noise_raw = tf.Variable(tf.fill(shape, 1.0), name="observation_noise")
+
+    def initial(self):
+        """Return p(z_1) as a DiagonalNormal of shape [replicas, 1, latent]."""
+        return DiagonalNormal(
+            self._initial_mean, positive(self._initial_raw, self.minimum_scale)
+        )
+
+    def transition(self, latent, control=None):
+        """Return p(z_t | z_{t-1}, u_{t-1}) for z_{t-1} [..., replicas, batch, latent]."""
+        inputs = latent if control is None else tf.concat([latent, control], -1)
+        gate, proposal, raw = tf.split(self._transition(inputs), 3, axis=-1)
+        gate = tf.sigmoid(gate)
+        return DiagonalNormal(
+            (1.0 - gate) * latent + gate * proposal, positive(raw, self.minimum_scale)
+        )
+
+    def emission(self, latent):
+        """Return p(x_t | z_t) as a distribution: batch [..., replicas, batch], event [channels]."""
+        outputs = self._emission(latent)
+        if self.emission_family == "bernoulli":
+            return tfd.Independent(tfd.Bernoulli(logits=outputs), 1)
+        scale = positive(self._noise_raw, 0.05)
+        return tfd.Independent(tfd.Normal(outputs, scale * tf.ones_like(outputs)), 1)
+
+
+class LinearGaussianStateSpace(tf.Module):
+    """The linear-Gaussian chain with fixed parameters, as a model that networks can be tested on.
+
+        z_1 ~ N(0, P_0),  z_t ~ N(A z_{t-1}, Q),  x_t ~ N(C z_t, R),   P_0, Q, R diagonal.
+
+    The exact evidence and gaps are in `tfp_gaps.exact.linear_gaussian`.
+
+    Args:
+      exact: a `tfp_gaps.exact.linear_gaussian.LinearGaussian` (its arrays are read).
+      num_replicas: number of replicas; all share these parameters.
+
+    Raises:
+      ValueError: if a covariance is not diagonal.
+    """
+
+    def __init__(self, exact, *, num_replicas=1, name="linear_gaussian_state_space"):
+        super().__init__(name=name)
+        self.num_replicas = integer(num_replicas, "num_replicas", minimum=1)
+        self._transition = tf.constant(exact.transition, tf.float32)
+        self._emission = tf.constant(exact.emission, tf.float32)
+        self.observation_size, self.latent_size = exact.emission.shape
+        self.control_size = 0
+        self._initial_scale = _diagonal_scale(exact.initial_cov, "initial_cov")
+        self._transition_scale = _diagonal_scale(exact.transition_cov, "transition_cov")
+        self._emission_scale = _diagonal_scale(exact.emission_cov, "emission_cov")
+
+    def initial(self):
+        """Return p(z_1) as a DiagonalNormal of shape [replicas, 1, latent]."""
+        scale = tf.broadcast_to(self._initial_scale, [self.num_replicas, 1, self.latent_size])
+        return DiagonalNormal(tf.zeros_like(scale), scale)
+
+    def transition(self, latent, control=None):
+        """Return p(z_t | z_{t-1}) for z_{t-1} [..., replicas, batch, latent]."""
+        del control
+        mean = tf.matmul(latent, self._transition, transpose_b=True)
+        return DiagonalNormal(mean, self._transition_scale * tf.ones_like(mean))
+
+    def emission(self, latent):
+        """Return p(x_t | z_t) as a distribution: batch [..., replicas, batch], event [channels]."""
+        mean = tf.matmul(latent, self._emission, transpose_b=True)
+        return tfd.Independent(tfd.Normal(mean, self._emission_scale * tf.ones_like(mean)), 1)
+
+
+def _diagonal_scale(covariance, name):
+    covariance = np.asarray(covariance)
+    variances = np.diagonal(covariance)
+    if not np.allclose(covariance, np.diag(variances), atol=0.0):
+        raise ValueError(
+            f"{name} must be diagonal, because q and p are compared component by component, but "
+            f"has entries off the diagonal: {covariance.tolist()}. Rotate the state first."
+        )
+    return tf.constant(np.sqrt(variances), tf.float32)
+
+
+def step(model, latent, noise, control=None):
+    """Draw z_t given z_{t-1}: mean + scale * noise, all [..., replicas, batch, latent]."""
+    prior = model.transition(latent, control)
+    return prior.mean + prior.scale * noise
+
+
+def sample_latents(model, noise, controls=None):
+    """Draw z_{1:T} from the prior.
+
+    Args:
+      model: a state-space model.
+      noise: standard normal [time, replicas, batch, latent].
+      controls: [time, replicas, batch, control] or None; u_t acts between t and t + 1.
+
+    Returns:
+      latents: [time, replicas, batch, latent].
+    """
+    first = model.initial()
+    path = [first.mean + first.scale * noise[0]]
+    for t in range(1, noise.shape[0]):
+        path.append(step(model, path[-1], noise[t], None if controls is None else controls[t - 1]))
+    return tf.stack(path)

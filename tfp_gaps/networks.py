@@ -1,0 +1,180 @@
+"""Dense and recurrent layers that train several replicas of a network in one step.
+
+A replica is one training run (usually: one seed). Every parameter carries a leading axis of length
+`num_replicas`, every activation an axis of that length before its batch axis, so that replica r sees
+its own weights, data and noise and the gradients never mix. Small sequential models are bound by
+the overhead of each operation, not by arithmetic: replicas make error bars over seeds cheap.
+
+The recurrence is the gated recurrent unit of Cho et al. (2014) in the form that cuDNN computes,
+
+    r, u = sigmoid(x W_ru + h U_ru + b),   n = tanh(x W_n + r * (h U_n + c)),   h' = u h + (1 - u) n.
+"""
+
+import math
+import zlib
+from typing import NamedTuple
+
+from tfp_gaps._tensorflow import tf
+
+
+def replica_seeds(seeds, purpose, index=0):
+    """Stateless seeds for one use of randomness, one per replica.
+
+    Replica r's seed depends on `seeds[r]`, the purpose and the index alone, so a run that trains
+    several replicas draws for each what a run of that replica alone would draw.
+
+    Args:
+      seeds: sequence of non-negative ints, one per replica.
+      purpose: str, what the randomness is for ("initial", "noise", ...).
+      index: int or scalar int tensor, e.g. the training step.
+
+    Returns:
+      int32 [num_replicas, 2].
+    """
+    stream = zlib.crc32(purpose.encode()) & 0x7FFFFFFF
+    return tf.stack(
+        [tf.random.fold_in(tf.constant([seed, stream], tf.int32), index) for seed in seeds]
+    )
+
+
+def split_seeds(seeds, num):
+    """Split stateless seeds [num_replicas, 2] into `num` independent arrays of the same shape."""
+    return [
+        tf.stack([tf.random.fold_in(seed, i) for seed in tf.unstack(seeds)]) for i in range(num)
+    ]
+
+
+def replica_normal(shape, seeds):
+    """Standard normal noise [num_replicas, *shape]; row r is drawn from seeds[r] alone."""
+    # The generator is named, because the default differs between devices and compilers.
+    return tf.stack(
+        [tf.random.stateless_normal(shape, seed, alg="philox") for seed in tf.unstack(seeds)]
+    )
+
+
+def linear(inputs, kernel):
+    """Multiply [..., num_replicas, batch, in] by [num_replicas, in, out], replica by replica."""
+    if inputs.shape.rank == 3:
+        return tf.matmul(inputs, kernel)
+    # One large product per replica over time and batch together, not one per time step.
+    return tf.einsum("tsbi,sio->tsbo", inputs, kernel)
+
+
+class Dense(tf.Module):
+    """Affine map with one kernel [in, out] and one bias [out] per replica.
+
+    Args:
+      num_inputs, num_outputs: sizes.
+      seeds: int32 [num_replicas, 2], stateless seeds of the initial kernels (Glorot uniform).
+      scale: factor on the initial kernel. Last layers of residual chains use 0.1: with 1 the
+        latent state grows along the chain and the first gradients are of order 1e8.
+      bias: initial value of the bias.
+      use_bias: leave the bias out where another layer adds one.
+    """
+
+    def __init__(self, num_inputs, num_outputs, *, seeds, scale=1.0, bias=0.0, use_bias=True, name):
+        super().__init__(name=name)
+        limit = scale * math.sqrt(6.0 / (num_inputs + num_outputs))
+        draws = [
+            tf.random.stateless_uniform([num_inputs, num_outputs], seed, -limit, limit)
+            for seed in tf.unstack(seeds)
+        ]
+        self.kernel = tf.Variable(tf.stack(draws), name="kernel")
+        self.bias = None
+        if use_bias:
+            shape = [len(draws), 1, num_outputs]
+            self.bias = tf.Variable(tf.fill(shape, tf.cast(bias, tf.float32)), name="bias")
+
+    def __call__(self, inputs):
+        outputs = linear(inputs, self.kernel)
+        return outputs if self.bias is None else outputs + self.bias
+
+
+class MLP(tf.Module):
+    """One hidden layer of rectifiers: [..., num_replicas, batch, in] to [..., replicas, batch, out]."""
+
+    def __init__(self, num_inputs, num_hidden, num_outputs, *, seeds, output_scale=1.0, name):
+        super().__init__(name=name)
+        first, second = split_seeds(seeds, 2)
+        self.hidden = Dense(num_inputs, num_hidden, seeds=first, name="hidden")
+        self.output = Dense(num_hidden, num_outputs, seeds=second, scale=output_scale, name="output")
+
+    def __call__(self, inputs):
+        return self.output(tf.nn.relu(self.hidden(inputs)))
+
+
+class _Gates(NamedTuple):
+    """What the backward pass of the recurrence needs from the forward pass, [time, rows, batch, ...]."""
+
+    previous: tf.Tensor
+    reset: tf.Tensor
+    update: tf.Tensor
+    candidate: tf.Tensor
+    projected: tf.Tensor
+
+
+def _gru_forward(inputs, kernel, bias, keep):
+    num_rows, batch, width = inputs.shape[1], tf.shape(inputs)[2], inputs.shape[3] // 3
+
+    def step(carry, time_slice):
+        x, keep_now = time_slice
+        previous = keep_now * carry[0]
+        hidden = tf.matmul(previous, kernel) + bias
+        gates = tf.sigmoid(x[..., : 2 * width] + hidden[..., : 2 * width])
+        reset, update = gates[..., :width], gates[..., width:]
+        projected = hidden[..., 2 * width :]
+        candidate = tf.tanh(x[..., 2 * width :] + reset * projected)
+        state = update * previous + (1.0 - update) * candidate
+        return state, _Gates(previous, reset, update, candidate, projected)
+
+    blank = tf.zeros([num_rows, batch, width], inputs.dtype)
+    return tf.scan(step, (inputs, keep), initializer=(blank, _Gates(*[blank] * 5)))
+
+
+def _gru_backward(upstream, gates, kernel, keep):
+    """Run the chain rule through time and return d loss / d pre-activations, [time, rows, batch, 3w]."""
+
+    def step(carry, time_slice):
+        (previous, reset, update, candidate, projected), keep_now, outer = time_slice
+        d_state = carry[0] + outer
+        d_candidate = d_state * (1.0 - update) * (1.0 - candidate**2)
+        d_update = d_state * (previous - candidate) * update * (1.0 - update)
+        d_reset = d_candidate * projected * reset * (1.0 - reset)
+        d_hidden = tf.concat([d_reset, d_update, d_candidate * reset], -1)
+        d_previous = d_state * update + tf.matmul(d_hidden, kernel, transpose_b=True)
+        return keep_now * d_previous, d_hidden, tf.concat([d_reset, d_update, d_candidate], -1)
+
+    blank = tf.zeros_like(upstream[0])
+    wide = tf.concat([blank] * 3, -1)
+    return tf.scan(
+        step, (gates, keep, upstream), initializer=(blank, wide, wide), reverse=True
+    )[1:]
+
+
+@tf.custom_gradient
+def gru_scan(inputs, kernel, bias, keep):
+    """Run gated recurrent units over the leading time axis.
+
+    The backward loop keeps only the chain through time; the gradients of the kernel and the bias are
+    formed after it, by one product over time and batch together. Plain autodiff adds to them in
+    every step, which is what bounds its speed.
+
+    Args:
+      inputs: [time, rows, batch, 3 * width], the projected inputs x W + b; `rows` are independent
+        recurrences (replicas, directions) that run in the same loop.
+      kernel: [rows, width, 3 * width], the recurrent kernel U.
+      bias: [rows, 1, 3 * width], the recurrent bias.
+      keep: [time, rows, 1, 1], 0 where the state is reset before the step, else 1. No gradient.
+
+    Returns:
+      states: [time, rows, batch, width].
+    """
+    states, gates = _gru_forward(inputs, kernel, bias, keep)
+
+    def gradient(upstream):
+        d_hidden, d_inputs = _gru_backward(upstream, gates, kernel, keep)
+        d_kernel = tf.einsum("trbi,trbo->rio", gates.previous, d_hidden)
+        d_bias = tf.reduce_sum(d_hidden, [0, 2])[:, tf.newaxis]
+        return d_inputs, d_kernel, d_bias, tf.zeros_like(keep)
+
+    return states, gradient

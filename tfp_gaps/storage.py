@@ -1,0 +1,110 @@
+"""Files that are either whole or absent: atomic writes, checksums, no pickles."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+
+class CorruptFileError(ValueError):
+    """A file's content does not match its checksum, or cannot be read at all."""
+
+
+def write_atomically(path, content):
+    """Write bytes to `path` so that a reader sees the old file or the new one, never a part.
+
+    Args:
+      path: target; its folder is made if needed.
+      content: bytes.
+
+    Raises:
+      OSError: if the folder cannot be written or the disk is full; the old file is untouched.
+    """
+    path = Path(path)
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.chmod(partial, 0o644)  # mkstemp makes files for their owner alone
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        if partial is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(partial)
+        raise OSError(
+            error.errno,
+            f"expected to write {len(content)} bytes to {path}, but the system said: "
+            f"{error.strerror}. Nothing was changed. Choose a folder that can be written (and has "
+            f"room), then run the same command again",
+        ) from error
+
+
+def sha256(content):
+    """Hexadecimal SHA-256 of bytes.
+
+    >>> sha256(b"")[:12]
+    'e3b0c44298fc'
+    """
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_arrays(path, arrays, *, description):
+    """Store named arrays with a JSON description and a checksum over both, atomically.
+
+    Args:
+      path: target, an npz file without pickles.
+      arrays: dict of name to numerical array.
+      description: a JSON-serialisable dict.
+    """
+    text = json.dumps(description, sort_keys=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, __description__=text, __digest__=_digest(arrays, text), **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_arrays(path):
+    """Read what `write_arrays` wrote.
+
+    Returns:
+      arrays: dict of name to array.
+      description: dict.
+
+    Raises:
+      CorruptFileError: if the file is truncated, altered or of another kind.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        text, digest = str(arrays.pop("__description__")), str(arrays.pop("__digest__"))
+        description = json.loads(text)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise CorruptFileError(
+            f"{path} should be a checkpoint of named arrays, but could not be read "
+            f"({type(error).__name__}: {error}). It was cut short or overwritten: delete it."
+        ) from error
+    if _digest(arrays, text) != digest:
+        raise CorruptFileError(
+            f"{path} should have the checksum {digest[:12]}, but its content gives "
+            f"{_digest(arrays, text)[:12]}. It was altered after it was written: delete it."
+        )
+    return arrays, description
+
+
+def _digest(arrays, text):
+    total = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name}{array.dtype}{array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
