@@ -1,7 +1,7 @@
 """The command line: list, run, verify, data.
 
-Progress goes to standard error; with --json each line on standard output is one JSON object. The exit
-status is 0 on success, 1 if something that was asked for is wrong or missing, 2 on bad use.
+Progress goes to standard error; with --json each line on standard output is one JSON object. The
+exit status is 0 on success, 1 if something that was asked for is wrong or missing, 2 on bad use.
 """
 
 import argparse
@@ -73,8 +73,12 @@ def command_list(arguments):
     from tfp_gaps import results
 
     for name in EXPERIMENTS:
-        _emit(arguments, {"experiment": name, "scales": list(scales.SCALES)}, f"{name}: --scale "
-              f"{' | '.join(scales.SCALES)}, --lookahead 0 | 1 | ... | full, --seeds 0 1 ...")
+        _emit(
+            arguments,
+            {"experiment": name, "scales": list(scales.SCALES)},
+            f"{name}: --scale "
+            f"{' | '.join(scales.SCALES)}, --lookahead 0 | 1 | ... | full, --seeds 0 1 ...",
+        )
     for path in sorted(results.FOLDER.glob("*/*/*.json")):
         command = results.load(path)["provenance"]["command"]
         shown = path.relative_to(results.ROOT)

@@ -185,7 +185,7 @@ def iwae(
     lookahead,
     seed,
     repetitions=1,
-    paths_at_once=5000,
+    paths_at_once=2500,
     jit_compile=True,
 ):
     """Importance-weighted bound with K paths per sequence.

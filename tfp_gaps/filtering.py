@@ -1,8 +1,8 @@
 """Filtering and prediction with a generative model alone, without its inference network.
 
 A bootstrap particle filter needs p only, so it treats models that were trained with different
-conditions alike. Its estimate of p(x_{1:T}) is unbiased; the logarithm is therefore biased downwards,
-by about half its variance (`tfp.experimental.mcmc.particle_filter` does the work).
+conditions alike. Its estimate of p(x_{1:T}) is unbiased; the logarithm is therefore biased
+downwards, by about half its variance (`tfp.experimental.mcmc.particle_filter` does the work).
 """
 
 from typing import NamedTuple
@@ -21,17 +21,15 @@ class Filtered(NamedTuple):
     """What a particle filter returns.
 
     log_increments: ln p(x_t | x_{1:t-1}), float64 [time, replicas, sequences], nats per step.
-    effective_size: effective number of particles before resampling, [time, replicas, sequences].
     particles: an equally weighted sample of p(z_t | x_{1:t}) at the last step,
       [particles, replicas, sequences, latent].
     """
 
     log_increments: np.ndarray
-    effective_size: np.ndarray
     particles: tf.Tensor
 
 
-def particle_filter(model, observations, *, num_particles, seed, particles_at_once=100_000):
+def particle_filter(model, observations, *, num_particles, seed, particles_at_once=25_000):
     """Run a bootstrap particle filter over x_{1:T}.
 
     Args:
@@ -56,8 +54,8 @@ def particle_filter(model, observations, *, num_particles, seed, particles_at_on
         batch = tf.cast(observations[:, start : start + size], tf.float32)
         batch = tf.repeat(batch[:, tf.newaxis], model.num_replicas, axis=1)
         parts.append(run(model, batch, num_particles, tf.constant([seed, index], tf.int32)))
-    increments, sizes, last = (tf.concat(part, 2) for part in zip(*parts, strict=True))
-    return Filtered(increments.numpy().astype(np.float64), sizes.numpy(), last)
+    increments, last = (tf.concat(part, 2) for part in zip(*parts, strict=True))
+    return Filtered(increments.numpy().astype(np.float64), last)
 
 
 def _filter(model, observations, num_particles, seed):
@@ -78,8 +76,7 @@ def _filter(model, observations, num_particles, seed):
     parents = tfp.experimental.mcmc.resample_systematic(
         log_weights[-1], num_particles, (), seed=final_seed
     )
-    sizes = 1.0 / tf.reduce_sum(tf.exp(2.0 * log_weights), axis=1)
-    return increments, sizes, _take(particles[-1], parents)
+    return increments, _take(particles[-1], parents)
 
 
 def _take(particles, parents):
@@ -98,7 +95,8 @@ def continue_from(model, particles, *, num_steps, seed):
       seed: int.
 
     Returns:
-      mean: E[x_{t+h} | z_{t+h}] along each path, [num_steps, particles, replicas, sequences, channels].
+      mean: E[x_{t+h} | z_{t+h}] along each path, [num_steps, particles, replicas, sequences,
+      channels].
     """
     _checks.integer(num_steps, "num_steps", minimum=1)
     means, latent = [], particles

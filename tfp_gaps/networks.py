@@ -1,13 +1,14 @@
 """Dense and recurrent layers that train several replicas of a network in one step.
 
 A replica is one training run (usually: one seed). Every parameter carries a leading axis of length
-`num_replicas`, every activation an axis of that length before its batch axis, so that replica r sees
-its own weights, data and noise and the gradients never mix. Small sequential models are bound by
-the overhead of each operation, not by arithmetic: replicas make error bars over seeds cheap.
+`num_replicas`, every activation an axis of that length before its batch axis, so that replica r
+sees its own weights, data and noise and the gradients never mix. Small sequential models are bound
+by the overhead of each operation, not by arithmetic: replicas make error bars over seeds cheap.
 
 The recurrence is the gated recurrent unit of Cho et al. (2014) in the form that cuDNN computes,
 
-    r, u = sigmoid(x W_ru + h U_ru + b),   n = tanh(x W_n + r * (h U_n + c)),   h' = u h + (1 - u) n.
+    r, u = sigmoid(x W_ru + h U_ru + b),   n = tanh(x W_n + r * (h U_n + c)),
+    h' = u h + (1 - u) n.
 """
 
 import math
@@ -91,20 +92,24 @@ class Dense(tf.Module):
 
 
 class MLP(tf.Module):
-    """One hidden layer of rectifiers: [..., num_replicas, batch, in] to [..., replicas, batch, out]."""
+    """One hidden layer of rectifiers: [..., num_replicas, batch, in] to [..., replicas, batch,
+    out]."""
 
     def __init__(self, num_inputs, num_hidden, num_outputs, *, seeds, output_scale=1.0, name):
         super().__init__(name=name)
         first, second = split_seeds(seeds, 2)
         self.hidden = Dense(num_inputs, num_hidden, seeds=first, name="hidden")
-        self.output = Dense(num_hidden, num_outputs, seeds=second, scale=output_scale, name="output")
+        self.output = Dense(
+            num_hidden, num_outputs, seeds=second, scale=output_scale, name="output"
+        )
 
     def __call__(self, inputs):
         return self.output(tf.nn.relu(self.hidden(inputs)))
 
 
 class _Gates(NamedTuple):
-    """What the backward pass of the recurrence needs from the forward pass, [time, rows, batch, ...]."""
+    """What the backward pass of the recurrence needs from the forward pass, [time, rows, batch,
+    ...]."""
 
     previous: tf.Tensor
     reset: tf.Tensor
@@ -132,7 +137,8 @@ def _gru_forward(inputs, kernel, bias, keep):
 
 
 def _gru_backward(upstream, gates, kernel, keep):
-    """Run the chain rule through time and return d loss / d pre-activations, [time, rows, batch, 3w]."""
+    """Run the chain rule through time and return d loss / d pre-activations, [time, rows, batch,
+    3w]."""
 
     def step(carry, time_slice):
         (previous, reset, update, candidate, projected), keep_now, outer = time_slice
@@ -146,17 +152,15 @@ def _gru_backward(upstream, gates, kernel, keep):
 
     blank = tf.zeros_like(upstream[0])
     wide = tf.concat([blank] * 3, -1)
-    return tf.scan(
-        step, (gates, keep, upstream), initializer=(blank, wide, wide), reverse=True
-    )[1:]
+    return tf.scan(step, (gates, keep, upstream), initializer=(blank, wide, wide), reverse=True)[1:]
 
 
 @tf.custom_gradient
 def gru_scan(inputs, kernel, bias, keep):
     """Run gated recurrent units over the leading time axis.
 
-    The backward loop keeps only the chain through time; the gradients of the kernel and the bias are
-    formed after it, by one product over time and batch together. Plain autodiff adds to them in
+    The backward loop keeps only the chain through time; the gradients of the kernel and the bias
+    are formed after it, by one product over time and batch together. Plain autodiff adds to them in
     every step, which is what bounds its speed.
 
     Args:

@@ -59,7 +59,9 @@ def _commit():
         return given
     git = ["git", "-C", str(ROOT)]
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
         status = subprocess.run(
             [*git, "status", "--porcelain", "--untracked-files=no", "--", "tfp_gaps"],
             capture_output=True,

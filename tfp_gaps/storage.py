@@ -81,13 +81,12 @@ def read_arrays(path):
     Raises:
       CorruptFileError: if the file is truncated, altered or of another kind.
     """
+    content = Path(path).read_bytes()
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         text, digest = str(arrays.pop("__description__")), str(arrays.pop("__digest__"))
         description = json.loads(text)
-    except FileNotFoundError:
-        raise
     except Exception as error:
         raise CorruptFileError(
             f"{path} should be a checkpoint of named arrays, but could not be read "

@@ -9,6 +9,7 @@ its last checkpoint and ends at the bit-identical result on the same machine.
 """
 
 import math
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -82,7 +83,7 @@ def fit(
     *,
     seeds,
     checkpoint=None,
-    checkpoint_seconds=60.0,
+    checkpoint_seconds=None,
     fingerprint="",
     progress=None,
 ):
@@ -97,8 +98,9 @@ def fit(
       settings: `Settings`.
       seeds: one int per replica.
       checkpoint: path of an npz file, or None to run without.
-      checkpoint_seconds: least time between two checkpoints.
-      fingerprint: text that identifies the run (model, data, commit); a checkpoint of another run is
+      checkpoint_seconds: least time between two checkpoints; None for the environment variable
+        TFP_GAPS_CHECKPOINT_SECONDS, or 60.
+      fingerprint: text that identifies the run (model, data); a checkpoint of another run is
         refused.
       progress: callable (step, losses) after each call, e.g. `progress_bar`, or None.
 
@@ -110,6 +112,8 @@ def fit(
         checkpoint belongs to another run.
       storage.CorruptFileError: if both checkpoints are unreadable.
     """
+    if checkpoint_seconds is None:
+        checkpoint_seconds = float(os.environ.get("TFP_GAPS_CHECKPOINT_SECONDS", "60"))
     run = _Run(loss, variables, data, settings, seeds, fingerprint)
     if checkpoint is not None:
         run.restore(Path(checkpoint))
@@ -226,9 +230,7 @@ class _Run:
                 )
 
     def _build_call(self, loss, data):
-        one_step = build_step(
-            loss, self.variables, data, self.optimizer, self.settings, self.seeds
-        )
+        one_step = build_step(loss, self.variables, data, self.optimizer, self.settings, self.seeds)
         num_replicas = len(self.seeds)
 
         @tf.function

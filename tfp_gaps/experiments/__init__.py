@@ -1,1 +1,2 @@
-"""One file per experiment of the book: data, model, conditioning, fit and bounds wired into a result."""
+"""One file per experiment of the book: data, model, conditioning, fit and bounds wired into a
+result."""

@@ -1,8 +1,8 @@
 """Digits, row by row: what does an inference network lose that may not look at the rows to come?
 
-Binarised MNIST, x_t in {0, 1}^28 is image row t, T = 28. For each look-ahead k a model and its network
-are trained on the ELBO; the rest is measured on test images (science: Bayer et al. 2021, section on
-handwritten digits; sizes and data split are choices of this book).
+Binarised MNIST, x_t in {0, 1}^28 is image row t, T = 28. For each look-ahead k a model and its
+network are trained on the ELBO; the rest is measured on test images (science: Bayer et al. 2021,
+section on handwritten digits; sizes and data split are choices of this book).
 """
 
 from dataclasses import asdict, dataclass
@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tfp_gaps import bounds, data, filtering, scales
-from tfp_gaps.estimate import Estimate
+from tfp_gaps import bounds, data, filtering, results, scales
+from tfp_gaps._tensorflow import tf
+from tfp_gaps.estimate import Estimate, paired_difference
 from tfp_gaps.experiments.sequential import Design, fit_jointly, fit_network
+from tfp_gaps.models.state_space import sample_latents
+from tfp_gaps.networks import replica_normal, replica_seeds
 from tfp_gaps.training import Settings
 
 NUM_ROWS = 28
-LOOKAHEADS = (0, 1, 3, 7, None)
+PAPER_LOOKAHEADS = (0, 1, 3, 7, None)
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,18 @@ class Size:
     design: Design
 
 
-def _design(latent, hidden, joint_steps, refit_steps, batch, warmup):
-    common = {"batch_size": batch, "clip_norm": 200.0}
-    joint = Settings(joint_steps, learning_rate=2e-3, kl_warmup_steps=warmup, **common)
-    refit = Settings(refit_steps, learning_rate=2e-3, **common)
-    return Design(latent, hidden, "bernoulli", joint, refit)
+def _design(latent, hidden, joint_steps, refit_steps, batch, warmup, rate):
+    common = {"batch_size": batch, "clip_norm": 200.0, "learning_rate": rate}
+    joint = Settings(joint_steps, kl_warmup_steps=warmup, **common)
+    return Design(latent, hidden, "bernoulli", joint, Settings(refit_steps, **common))
 
 
 SIZES = {
-    "smoke": Size(512, 64, 32, 5, 16, 50, _design(4, 16, 60, 40, 32, 20)),
-    "book": Size(20_000, 1000, 250, 50, 100, 500, _design(16, 64, 700, 400, 128, 100)),
-    "paper": Size(60_000, 10_000, 1000, 100, 500, 2000, _design(16, 128, 23_400, 9_360, 128, 2000)),
+    "smoke": Size(512, 64, 32, 5, 16, 50, _design(4, 16, 60, 40, 32, 20, 4e-3)),
+    "book": Size(20_000, 1000, 250, 50, 250, 500, _design(16, 64, 500, 300, 128, 100, 4e-3)),
+    "paper": Size(
+        60_000, 10_000, 1000, 100, 500, 2000, _design(16, 128, 23_400, 9_360, 128, 1000, 2e-3)
+    ),
 }
 
 
@@ -78,9 +82,7 @@ def run(*, scale, lookahead, seeds, checkpoint_folder=None, progress=None):
         return {"seeds": seeds, "checkpoint": path, "progress": bar}
 
     design = size.design
-    joint = fit_jointly(
-        splits.train, design, lookahead=lookahead, **options("joint", design.joint)
-    )
+    joint = fit_jointly(splits.train, design, lookahead=lookahead, **options("joint", design.joint))
     refit = fit_network(
         joint.model, splits.train, design, lookahead=None, **options("refit", design.refit)
     )
@@ -113,8 +115,8 @@ def evaluate(joint, refit, splits, size, seeds):
     """Bounds of the joint pair, of the model under a fresh full network, and filtering.
 
     Returns:
-      dict with "estimates" (per quantity, one estimate per seed), "per_row" (per quantity, [seeds][28])
-      and "per_image" (per quantity, [seeds][num_iwae], rounded to 1e-3).
+      dict with "estimates" (per quantity, one estimate per seed), "per_row" (per quantity,
+      [seeds][28]) and "per_image" (per quantity, [seeds][num_iwae], rounded to 1e-3).
     """
     test = splits.test.observations
     own = measure(joint, test, size, seed=1)
@@ -147,7 +149,6 @@ def evaluate(joint, refit, splits, size, seeds):
         "per_row": {
             "divergence": own["profile"].divergence.mean(-1).T.tolist(),
             "log_likelihood": own["profile"].log_likelihood.mean(-1).T.tolist(),
-            "effective_size": filtered.effective_size.mean(-1).T.tolist(),
         },
         "per_image": {
             name: np.round(values[:, : size.num_iwae], 3).tolist()
@@ -155,6 +156,42 @@ def evaluate(joint, refit, splits, size, seeds):
             if name != "elbo_train"
         },
     }
+
+
+def complete(model, upper_half, *, num_completions, num_particles, seed):
+    """Draw lower halves of images given their upper halves, by the model alone.
+
+    Args:
+      model: a trained model.
+      upper_half: rows 1..14, [14, images, 28].
+      num_completions: how many lower halves per image; at most num_particles.
+      num_particles: of the particle filter that infers z_14.
+      seed: int.
+
+    Returns:
+      pixel means of whole images, float32 [num_completions, replicas, images, 28, 28]; the upper
+      half is the given one.
+    """
+    filtered = filtering.particle_filter(model, upper_half, num_particles=num_particles, seed=seed)
+    lower = filtering.continue_from(
+        model,
+        filtered.particles[:num_completions],
+        num_steps=NUM_ROWS - len(upper_half),
+        seed=seed,
+    ).numpy()
+    upper = np.broadcast_to(
+        np.asarray(upper_half, np.float32)[:, np.newaxis, np.newaxis],
+        (len(upper_half), *lower.shape[1:]),
+    )
+    return np.concatenate([upper, lower]).transpose(1, 2, 3, 0, 4)
+
+
+def sample(model, *, num_images, seed):
+    """Draw images from the prior: pixel means, float32 [replicas, images, 28, 28]."""
+    seeds = replica_seeds([seed] * model.num_replicas, "samples")
+    noise = replica_normal([NUM_ROWS, num_images, model.latent_size], seeds)
+    latents = sample_latents(model, tf.transpose(noise, [1, 0, 2, 3]))
+    return model.emission(latents).mean().numpy().transpose(1, 2, 0, 3)
 
 
 def measure(fitted, observations, size, *, seed):
@@ -181,3 +218,38 @@ def _thin(history, points=200):
         "losses": np.round(history.losses[::every], 3).tolist(),
         "skipped_steps": history.skipped_steps.tolist(),
     }
+
+
+def stored(scale="paper"):
+    """Read the committed results of a scale, in the order of their look-ahead.
+
+    Returns:
+      list of dicts, see `run`, smallest look-ahead first and full conditions last.
+
+    Raises:
+      ResultError: if there are none, or one is incomplete or altered.
+    """
+    folder = results.FOLDER / "digits" / scales.check(scale)
+    found = [results.load(path) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        raise results.ResultError(
+            f"expected stored results in {folder}, but found none. Make them: "
+            f"tfp-gaps run digits --scale {scale} --lookahead 0"
+        )
+    return sorted(found, key=lambda r: NUM_ROWS if r["lookahead"] is None else r["lookahead"])
+
+
+def over_seeds(result, quantity):
+    """Mean of a quantity over the seeds of a stored result, with its standard error over seeds."""
+    values = [entry["value"] for entry in result["estimates"][quantity]]
+    if len(values) == 1:
+        return Estimate.from_dict(result["estimates"][quantity][0])
+    return Estimate.from_samples(values, kind="seeds")
+
+
+def difference_over_seeds(result, baseline, quantity):
+    """Mean difference of two stored results, paired by seed, with its standard error over seeds."""
+    values, others = (
+        [entry["value"] for entry in r["estimates"][quantity]] for r in (result, baseline)
+    )
+    return paired_difference(values, others, kind="seeds")

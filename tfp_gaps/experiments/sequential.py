@@ -2,7 +2,8 @@
 
 The joint ELBO of (p_k, q_k) mixes two effects of look-ahead k: how tight the bound is, and how good
 the generative model became. To tell them apart the model is frozen and a *fresh, fully conditioned*
-network is trained on it: what remains between two models, each under its own full q, is the models'.
+network is trained on it: what remains between two models, each under its own full q, is the
+models'.
 """
 
 from dataclasses import dataclass

@@ -89,9 +89,7 @@ class LookAheadNetwork(tf.Module):
         keys = split_seeds(seeds, 7)
         inputs = self.observation_size + self.control_size
         width = self.hidden_size
-        self._read = [
-            Dense(inputs, 3 * width, seeds=keys[i], name=f"read_{i}") for i in (0, 1)
-        ]
+        self._read = [Dense(inputs, 3 * width, seeds=keys[i], name=f"read_{i}") for i in (0, 1)]
         # One variable for both directions: rows 0..S-1 run forward, S..2S-1 backward.
         recurrent = [Dense(width, 3 * width, seeds=keys[i], name="recurrent") for i in (2, 3)]
         self._recurrent_kernel = tf.Variable(
@@ -101,9 +99,7 @@ class LookAheadNetwork(tf.Module):
             tf.stack([layer.bias for layer in recurrent], 1), name="recurrent_bias"
         )
         self._join = Dense(2 * width, width, seeds=keys[4], name="join")
-        self._latent = Dense(
-            self.latent_size, width, seeds=keys[5], use_bias=False, name="latent"
-        )
+        self._latent = Dense(self.latent_size, width, seeds=keys[5], use_bias=False, name="latent")
         # Small at the start: q begins close to the prior.
         self._output = Dense(width, 2 * self.latent_size, seeds=keys[6], scale=0.1, name="output")
 
@@ -169,7 +165,8 @@ class LookAheadNetwork(tf.Module):
         return draw, correction / prior.scale, scale / prior.scale
 
     def _recur(self, forward_inputs, backward_inputs, keep):
-        """Run both directions in one loop and return their states, each [time, replicas, batch, h]."""
+        """Run both directions in one loop and return their states, each [time, replicas, batch,
+        h]."""
         s, width = self.num_replicas, self.hidden_size
         rows = tf.concat([forward_inputs, tf.reverse(backward_inputs, [0])], 1)
         kernel = tf.concat(tf.unstack(self._recurrent_kernel, axis=1), 0)

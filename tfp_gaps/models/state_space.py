@@ -1,6 +1,8 @@
-"""State-space models p(z_{1:T}, x_{1:T} | u_{1:T-1}) as densities, with learned or fixed parameters.
+"""State-space models p(z_{1:T}, x_{1:T} | u_{1:T-1}) as densities, with learned or fixed
+parameters.
 
-    p(z_1) prod_{t>1} p(z_t | z_{t-1}, u_{t-1}) prod_t p(x_t | z_t),   all p(z_t | .) diagonal normal.
+    p(z_1) prod_{t>1} p(z_t | z_{t-1}, u_{t-1}) prod_t p(x_t | z_t),   all p(z_t | .) diagonal
+    normal.
 
 There is no connection from x_{t-1} to x_t: it would let the observations explain each other past
 the latent state and hide the conditioning gap (Bayer et al. 2021 study exactly this class).
@@ -99,9 +101,7 @@ class StateSpace(tf.Module):
 
     def initial(self):
         """Return p(z_1) as a DiagonalNormal of shape [replicas, 1, latent]."""
-        return DiagonalNormal(
-            self._initial_mean, positive(self._initial_raw, self.minimum_scale)
-        )
+        return DiagonalNormal(self._initial_mean, positive(self._initial_raw, self.minimum_scale))
 
     def transition(self, latent, control=None):
         """Return p(z_t | z_{t-1}, u_{t-1}) for z_{t-1} [..., replicas, batch, latent]."""

@@ -1,0 +1,128 @@
+"""Bounds against the exact evidence of a linear-Gaussian chain."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tfp_gaps import bounds
+from tfp_gaps._tensorflow import tf, tfp
+from tfp_gaps.exact.linear_gaussian import LinearGaussian
+from tfp_gaps.inference.look_ahead import LookAheadNetwork
+from tfp_gaps.models.state_space import LinearGaussianStateSpace
+from tfp_gaps.networks import replica_seeds
+
+tfd = tfp.distributions
+TIME, SEQUENCES = 6, 64
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Model, an untrained network, sequences and their exact log-likelihood by TFP's Kalman
+    filter."""
+    exact = LinearGaussian(
+        transition=0.9, transition_cov=0.5, emission=1.0, emission_cov=1.0, initial_cov=2.0
+    )
+    kalman = tfd.LinearGaussianStateSpaceModel(
+        TIME,
+        tf.constant([[0.9]]),
+        tfd.MultivariateNormalDiag(scale_diag=[math.sqrt(0.5)]),
+        tf.constant([[1.0]]),
+        tfd.MultivariateNormalDiag(scale_diag=[1.0]),
+        tfd.MultivariateNormalDiag(scale_diag=[math.sqrt(2.0)]),
+    )
+    x = kalman.sample(SEQUENCES, seed=[0, 1])
+    network = LookAheadNetwork(
+        observation_size=1, latent_size=1, hidden_size=8, seeds=replica_seeds([0], "network")
+    )
+    # Wider than the posterior (sd 1.3 against 0.6), so that importance weights have a variance.
+    network._output.bias.assign([[[0.0, 2.0]]])
+    evidence = kalman.log_prob(x).numpy()
+    return LinearGaussianStateSpace(exact), network, x.numpy().transpose(1, 0, 2), evidence
+
+
+@pytest.mark.parametrize("num_samples", [1, 50])
+def test_exponential_of_the_bound_is_unbiased(world, num_samples):
+    # E exp(IWAE-K) = p(x) for any q and any K: its ratio to the exact p(x) has mean one, here over
+    # sequences and 2000 paths of each; 4 standard errors over repetitions.
+    model, network, x, evidence = world
+    repetitions = 2000 // num_samples
+    bound = bounds.iwae(
+        model, network, x, num_samples=num_samples, lookahead=0, seed=0, repetitions=repetitions
+    )
+    ratios = np.exp(bound.values[:, 0] - evidence).mean(1)
+    error = ratios.std(ddof=1) / math.sqrt(repetitions)
+    assert error < 0.05
+    assert abs(ratios.mean() - 1.0) < 4 * error
+
+
+def test_bounds_are_ordered_below_the_evidence(world):
+    model, network, x, evidence = world
+    elbo = bounds.elbo(model, network, x, lookahead=None, seed=0, repetitions=50).bound
+    gaps = [float(np.mean(evidence - elbo.per_sequence()[0]))]
+    for k in (10, 100, 3000):
+        bound = bounds.iwae(model, network, x, num_samples=k, lookahead=None, seed=0)
+        gaps.append(float(np.mean(evidence - bound.per_sequence()[0])))
+    assert gaps[0] > gaps[1] > gaps[2] > gaps[3]
+    # IWAE-K is biased by about var(w) / 2K: with 3000 paths a hundredth of a nat.
+    assert abs(gaps[3]) < 0.05
+
+
+def test_one_path_iwae_has_the_mean_of_the_elbo(world):
+    model, network, x, _ = world
+    options = {"lookahead": 1, "repetitions": 400}
+    elbo = bounds.elbo(model, network, x, seed=0, **options).bound
+    one = bounds.iwae(model, network, x, num_samples=1, seed=1, **options)
+    difference = elbo.values[:, 0].mean() - one.values[:, 0].mean()
+    error = math.hypot(elbo.monte_carlo_error(), one.monte_carlo_error())
+    assert abs(difference) < 4 * error
+    # Summing the divergence exactly in each step is worth its trouble: less noise, same mean.
+    assert elbo.monte_carlo_error() < one.monte_carlo_error()
+
+
+def test_profile_adds_up_and_batches_do_not_matter(world):
+    model, network, x, _ = world
+    whole = bounds.elbo(model, network, x, lookahead=0, seed=0, repetitions=2)
+    total = (whole.log_likelihood - whole.divergence).sum(0)
+    np.testing.assert_allclose(whole.bound.per_sequence(), total, atol=1e-9)
+    assert np.all(whole.divergence >= 0)
+    parts = bounds.elbo(model, network, x, lookahead=0, seed=0, repetitions=200, batch_size=17)
+    same = bounds.elbo(model, network, x, lookahead=0, seed=5, repetitions=200)
+    error = math.hypot(parts.bound.monte_carlo_error(), same.bound.monte_carlo_error())
+    assert abs(parts.bound.estimate().value - same.bound.estimate().value) < 4 * error
+
+
+def test_monte_carlo_error_is_the_spread_of_repetitions():
+    rng = np.random.default_rng(0)
+    bound = bounds.Bound(rng.normal(size=[500, 1, 40]) + np.arange(40))
+    # 500 repetitions of a mean of 40 standard normals: sd of the mean 1 / sqrt(20000), known to
+    # 1 / sqrt(2 * 499) = 3 %; 4 of those.
+    assert bound.monte_carlo_error() == pytest.approx(1 / math.sqrt(20_000), rel=0.13)
+    # Over data points the spread of 0..39 dominates: sd 11.7 / sqrt(40).
+    assert bound.estimate().standard_error == pytest.approx(11.69 / math.sqrt(40), rel=0.02)
+    with pytest.raises(ValueError, match="at least 2 repetitions"):
+        bounds.Bound(bound.values[:1]).monte_carlo_error()
+
+
+def test_log_mean_exp_does_not_overflow():
+    values = tf.constant([[1000.0, -1000.0], [1000.0, -1000.0]])
+    np.testing.assert_allclose(bounds.log_mean_exp(values), [1000.0, -1000.0], rtol=1e-6)
+    halves = tf.constant([0.0, math.log(3.0)])
+    np.testing.assert_allclose(bounds.log_mean_exp(halves), math.log(2.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_samples": 0}, "num_samples must be an integer and >= 1"),
+        ({"repetitions": 0}, "repetitions"),
+        ({"lookahead": -2}, "lookahead"),
+        ({"observations": np.zeros([TIME, 4])}, "time, sequences, channels"),
+        ({"observations": np.full([TIME, 4, 1], np.nan)}, "4 of 4 sequences hold NaN"),
+    ],
+)
+def test_bad_input(world, change, message):
+    model, network, x, _ = world
+    options = {"observations": x, "num_samples": 2, "lookahead": 0, "seed": 0} | change
+    with pytest.raises(ValueError, match=message):
+        bounds.iwae(model, network, options.pop("observations"), **options)

@@ -1,0 +1,119 @@
+"""Replicated layers against one replica at a time, and the recurrence against plain autodiff."""
+
+import numpy as np
+import pytest
+
+from tfp_gaps._tensorflow import tf, tfk
+from tfp_gaps.networks import MLP, Dense, gru_scan, replica_normal, replica_seeds, split_seeds
+
+
+def plain_gru(inputs, kernel, bias, keep):
+    """The same recurrence written step by step, differentiated by the framework."""
+    width = inputs.shape[3] // 3
+    state = tf.zeros([*inputs.shape[1:3], width], inputs.dtype)
+    states = []
+    for t in range(inputs.shape[0]):
+        state = state * keep[t]
+        hidden = tf.matmul(state, kernel) + bias
+        reset, update = (
+            tf.sigmoid(
+                inputs[t, ..., i * width : (i + 1) * width]
+                + hidden[..., i * width : (i + 1) * width]
+            )
+            for i in (0, 1)
+        )
+        candidate = tf.tanh(inputs[t, ..., 2 * width :] + reset * hidden[..., 2 * width :])
+        state = update * state + (1 - update) * candidate
+        states.append(state)
+    return tf.stack(states)
+
+
+@pytest.fixture
+def recurrence():
+    rng = np.random.default_rng(0)
+    time, rows, batch, width = 7, 4, 3, 5
+    keep = np.ones([time, rows, 1, 1])
+    keep[[2, 5], 2:] = 0.0
+    return [
+        tf.constant(rng.normal(size=shape))
+        for shape in (
+            [time, rows, batch, 3 * width],
+            [rows, width, 3 * width],
+            [rows, 1, 3 * width],
+        )
+    ] + [tf.constant(keep)]
+
+
+def gradients(function, arguments):
+    weights = tf.constant(np.random.default_rng(1).normal(size=[7, 4, 3, 5]))
+    with tf.GradientTape() as tape:
+        tape.watch(arguments[:3])
+        total = tf.reduce_sum(weights * function(*arguments))
+    return tape.gradient(total, arguments[:3])
+
+
+def test_recurrence_and_its_gradient_equal_plain_autodiff(recurrence):
+    # float64 throughout: the two differ by rounding alone.
+    np.testing.assert_allclose(gru_scan(*recurrence), plain_gru(*recurrence), atol=1e-12)
+    for ours, theirs in zip(
+        gradients(gru_scan, recurrence), gradients(plain_gru, recurrence), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_recurrence_equals_the_gru_of_keras():
+    rng = np.random.default_rng(2)
+    time, batch, channels, width = 6, 3, 4, 5
+    layer = tfk.layers.GRU(width, return_sequences=True, reset_after=True, dtype="float64")
+    x = rng.normal(size=[batch, time, channels])
+    layer.build(x.shape)
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
+    expected = layer(x).numpy().transpose(1, 0, 2)
+    kernel, recurrent, bias = layer.get_weights()
+
+    def reorder(weights):  # Keras orders the gates update, reset, candidate
+        update, reset, candidate = np.split(weights, 3, axis=-1)
+        return np.concatenate([reset, update, candidate], axis=-1)
+
+    inputs = np.einsum("bti,io->tbo", x, reorder(kernel)) + reorder(bias[0])
+    states = gru_scan(
+        tf.constant(inputs[:, np.newaxis]),
+        tf.constant(reorder(recurrent)[np.newaxis]),
+        tf.constant(reorder(bias[1])[np.newaxis, np.newaxis]),
+        tf.ones([time, 1, 1, 1], tf.float64),
+    )
+    np.testing.assert_allclose(states[:, 0], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("leading", [(), (5,)])
+def test_replicas_are_independent_networks(leading):
+    seeds = [3, 8]
+    both = MLP(4, 6, 2, seeds=replica_seeds(seeds, "test"), name="both")
+    x = np.random.default_rng(0).normal(size=[*leading, 2, 7, 4]).astype(np.float32)
+    for r, seed in enumerate(seeds):
+        alone = MLP(4, 6, 2, seeds=replica_seeds([seed], "test"), name="alone")
+        expected = alone(tf.constant(x[..., r : r + 1, :, :]))
+        # Same arithmetic in another blocking: a few units in the last place of float32.
+        np.testing.assert_allclose(both(tf.constant(x))[..., r : r + 1, :, :], expected, atol=1e-5)
+
+
+def test_randomness_depends_on_seed_purpose_and_index():
+    draws = [
+        replica_normal([100], replica_seeds([seed], purpose, index)).numpy()[0]
+        for seed, purpose, index in [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1)]
+    ]
+    correlations = np.corrcoef(draws) - np.eye(4)
+    assert np.abs(correlations).max() < 0.4  # 4 standard errors of a correlation of 100 pairs
+    again = replica_normal([100], replica_seeds([5, 0], "a", 0)).numpy()[1]
+    np.testing.assert_array_equal(again, draws[0])
+
+
+def test_split_seeds_differ():
+    parts = [part.numpy().tolist() for part in split_seeds(replica_seeds([0, 1], "x"), 3)]
+    assert len({tuple(row) for part in parts for row in part}) == 6
+
+
+def test_dense_without_bias_maps_zero_to_zero():
+    layer = Dense(3, 2, seeds=replica_seeds([0], "x"), use_bias=False, name="layer")
+    assert layer.bias is None
+    np.testing.assert_array_equal(layer(tf.zeros([1, 4, 3])), np.zeros([1, 4, 2]))

@@ -1,0 +1,179 @@
+"""Optimisation, clipping, checkpoints and exact resume."""
+
+import numpy as np
+import pytest
+
+from tfp_gaps import storage, training
+from tfp_gaps._tensorflow import tf
+from tfp_gaps.networks import replica_normal
+from tfp_gaps.training import Settings
+
+
+def quadratic(seeds, noise_scale=0.1):
+    """Variables w [replicas, 3] and a noisy loss whose minimum is the mean of the data."""
+    w = tf.Variable(tf.zeros([len(seeds), 3]))
+
+    def loss(batch, seeds, kl_weight):
+        noise = noise_scale * replica_normal([3], seeds)
+        distance = tf.reduce_sum((w[:, tf.newaxis] - batch - noise[:, tf.newaxis]) ** 2, -1)
+        return tf.reduce_mean(distance, -1) + 0.0 * kl_weight
+
+    return w, loss
+
+
+@pytest.fixture
+def data():
+    return np.random.default_rng(0).normal(loc=[1.0, -2.0, 0.5], size=[200, 3]).astype(np.float32)
+
+
+def test_converges_to_the_minimum(data):
+    w, loss = quadratic([0, 1])
+    settings = Settings(num_steps=600, batch_size=50, learning_rate=0.05)
+    history = training.fit(loss, [w], data, settings, seeds=[0, 1])
+    # The mean of the data, up to the noise of the last steps: their rate is 5 % of 0.05.
+    np.testing.assert_allclose(w, np.tile(data.mean(0), [2, 1]), atol=0.05)
+    assert history.steps[-1] == 600 and not history.diverged.any()
+
+
+def test_replicas_equal_separate_runs(data):
+    settings = Settings(num_steps=60, batch_size=20, learning_rate=0.05, clip_norm=1.0)
+    both, loss = quadratic([3, 7])
+    training.fit(loss, [both], data, settings, seeds=[3, 7])
+    for r, seed in enumerate([3, 7]):
+        alone, loss = quadratic([seed])
+        training.fit(loss, [alone], data, settings, seeds=[seed])
+        np.testing.assert_allclose(both[r], alone[0], rtol=1e-5, atol=1e-6)
+    assert np.abs(both[0] - both[1]).max() > 1e-4  # and the seeds matter
+
+
+class Killed(Exception):
+    pass
+
+
+def test_resumes_to_the_identical_result(data, tmp_path):
+    settings = Settings(num_steps=100, batch_size=20, learning_rate=0.05, steps_per_call=10)
+    straight, loss = quadratic([0])
+    expected = training.fit(loss, [straight], data, settings, seeds=[0])
+
+    path = tmp_path / "run.npz"
+    for stop in (20, 50, 60):
+        w, loss = quadratic([0])
+
+        def kill(step, losses, stop=stop):
+            if step == stop:
+                raise Killed
+
+        options = {"seeds": [0], "checkpoint": path, "checkpoint_seconds": 0.0}
+        with pytest.raises(Killed):
+            training.fit(loss, [w], data, settings, progress=kill, **options)
+    w, loss = quadratic([0])
+    history = training.fit(loss, [w], data, settings, **options)
+    np.testing.assert_array_equal(w.numpy(), straight.numpy())
+    np.testing.assert_array_equal(history.losses, expected.losses)
+    np.testing.assert_array_equal(history.steps, expected.steps)
+
+
+def finished(data, path, **changes):
+    w, loss = quadratic([0])
+    settings = Settings(num_steps=20, batch_size=20, steps_per_call=10, **changes)
+    training.fit(loss, [w], data, settings, seeds=[0], checkpoint=path, checkpoint_seconds=0.0)
+    return w
+
+
+def test_corrupt_checkpoint_falls_back_to_the_one_before(data, tmp_path, capsys):
+    path = tmp_path / "run.npz"
+    expected = finished(data, path).numpy()
+    path.write_bytes(path.read_bytes()[:-40])
+    np.testing.assert_array_equal(finished(data, path).numpy(), expected)
+    assert "Trying the checkpoint before it" in capsys.readouterr().err
+
+
+def test_two_corrupt_checkpoints_are_an_error(data, tmp_path):
+    path = tmp_path / "run.npz"
+    finished(data, path)
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"nothing")
+    with pytest.raises(storage.CorruptFileError, match="delete it"):
+        finished(data, path)
+
+
+def test_checkpoint_of_another_run_is_refused(data, tmp_path):
+    path = tmp_path / "run.npz"
+    finished(data, path)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        finished(data, path, learning_rate=0.5)
+
+
+def test_non_finite_gradients_are_skipped_and_reported(data):
+    data = data.copy()
+    data[17] = np.nan
+    w, loss = quadratic([0])
+    settings = Settings(num_steps=20, batch_size=20, steps_per_call=5)
+    history = training.fit(loss, [w], data, settings, seeds=[0])
+    # One batch in ten holds the bad point: two epochs of ten batches.
+    assert history.skipped_steps.tolist() == [2]
+    assert history.diverged.all()
+    assert np.isfinite(w.numpy()).all()
+
+
+def test_clipping_is_per_replica():
+    gradients = [tf.constant([[3.0, 0.0], [0.3, 0.0]]), tf.constant([[[4.0]], [[0.4]]])]
+    clipped, is_finite = training.clip_by_replica_norm(gradients, 1.0)
+    # Norms 5 and 0.5: the first is scaled to one, the second left alone.
+    np.testing.assert_allclose(clipped[0], [[0.6, 0.0], [0.3, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(clipped[1], [[[0.8]], [[0.4]]], rtol=1e-6)
+    assert is_finite.numpy().all()
+
+
+def test_batches_are_permutations_per_epoch():
+    indices = training.batch_indices(10, 3, seed=1, first_step=0, num_steps=6)
+    for epoch in (indices[:3], indices[3:]):
+        assert len(set(epoch.ravel().tolist())) == 9
+    assert indices[:3].tolist() != indices[3:].tolist()
+    later = training.batch_indices(10, 3, seed=1, first_step=4, num_steps=2)
+    np.testing.assert_array_equal(later, indices[4:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_steps": 0}, "num_steps"),
+        ({"batch_size": 1.5}, "batch_size"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"kl_warmup_steps": -1}, "kl_warmup_steps"),
+        ({"clip_norm": 0.0}, "clip_norm"),
+    ],
+)
+def test_bad_settings(change, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**({"num_steps": 1, "batch_size": 1} | change))
+
+
+def test_too_few_data_and_missing_replica_axis(data):
+    w, loss = quadratic([0])
+    with pytest.raises(ValueError, match="at least one batch of 500"):
+        training.fit(loss, [w], data, Settings(1, 500), seeds=[0])
+    with pytest.raises(ValueError, match="replica axis of length 2"):
+        training.fit(loss, [w], data, Settings(1, 5), seeds=[0, 1])
+
+
+def test_progress_bar_is_silent_unless_on_a_terminal(capsys):
+    class Terminal:
+        def __init__(self):
+            self.text = ""
+
+        def isatty(self):
+            return True
+
+        def write(self, text):
+            self.text += text
+
+        def flush(self):
+            pass
+
+    terminal = Terminal()
+    training.progress_bar("run", 10, stream=terminal)(10, np.array([1.5]))
+    assert "run 10/10" in terminal.text and "1.500" in terminal.text
+    training.progress_bar("run", 10)(10, np.array([1.5]))
+    assert capsys.readouterr().err == ""
