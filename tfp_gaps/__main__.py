@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from tfp_gaps import __version__, scales
+from tfp_gaps.experiments import BENCHMARKS as EXPERIMENTS
 
-EXPERIMENTS = ("digits",)
 DATA_SETS = ("digits",)
 
 

@@ -16,6 +16,7 @@ from tfp_gaps.estimate import Estimate, paired_difference
 from tfp_gaps.experiments.sequential import Design, fit_jointly, fit_network
 from tfp_gaps.models.state_space import sample_latents
 from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.tables import Table
 from tfp_gaps.training import Settings
 
 NUM_ROWS = 28
@@ -128,9 +129,7 @@ def evaluate(joint, refit, splits, size, seeds):
         lookahead=joint.lookahead,
         seed=3,
     ).bound
-    filtered = filtering.particle_filter(
-        joint.model, test[:, : size.num_filter], num_particles=size.num_particles, seed=4
-    )
+    filtered = filter_test_images(joint.model, splits, size, seed=4)
     lower_half = filtered.log_increments[NUM_ROWS // 2 :].sum(0)
     per_image = {
         "elbo": own["profile"].bound.per_sequence(),
@@ -156,6 +155,12 @@ def evaluate(joint, refit, splits, size, seeds):
             if name != "elbo_train"
         },
     }
+
+
+def filter_test_images(model, splits, size, *, seed):
+    """Run the particle filter over the first `size.num_filter` test images."""
+    images = splits.test.observations[:, : size.num_filter]
+    return filtering.particle_filter(model, images, num_particles=size.num_particles, seed=seed)
 
 
 def complete(model, upper_half, *, num_completions, num_particles, seed):
@@ -253,3 +258,20 @@ def difference_over_seeds(result, baseline, quantity):
         [entry["value"] for entry in r["estimates"][quantity]] for r in (result, baseline)
     )
     return paired_difference(values, others, kind="seeds")
+
+
+def paper_table(stored_results):
+    """Table of stored results: one row per look-ahead, means over seeds in nats per image."""
+    columns = {
+        "ELBO": "elbo",
+        "IWAE, own q": "iwae",
+        "IWAE, fresh full q": "iwae_fresh_full",
+        "lower half given upper": "log_likelihood_lower_half",
+        "ELBO, training images": "elbo_train",
+    }
+    rows = [
+        ["full" if r["lookahead"] is None else r["lookahead"]]
+        + [over_seeds(r, quantity) for quantity in columns.values()]
+        for r in stored_results
+    ]
+    return Table(["look-ahead", *columns], rows)

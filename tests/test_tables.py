@@ -1,0 +1,16 @@
+"""Tables as HTML and as text."""
+
+import pytest
+
+from tfp_gaps.tables import Table
+
+
+def test_cells_are_escaped_and_rows_have_headers():
+    page = Table(["k", "a < b"], [[0, "<script>"]])._repr_html_()
+    assert "a &lt; b" in page and "&lt;script&gt;" in page
+    assert '<th scope="row">0</th>' in page
+
+
+def test_ragged_rows_are_refused():
+    with pytest.raises(ValueError, match="every row must have 2 cells"):
+        Table(["a", "b"], [[1, 2], [3]])

@@ -1,0 +1,50 @@
+"""Small tables of a chapter: readable as HTML, as plain text, and on a phone."""
+
+import html
+
+
+class Table:
+    """A table whose cells are shown as `str` shows them.
+
+    Args:
+      header: column titles.
+      rows: sequences of as many cells; the first names the row.
+
+    Raises:
+      ValueError: if a row has another number of cells than the header.
+
+    >>> print(Table(["k", "ELBO"], [[0, "-120.8 ± 0.9"]]))
+    k  ELBO
+    0  -120.8 ± 0.9
+    """
+
+    def __init__(self, header, rows):
+        self.header = [str(cell) for cell in header]
+        self.rows = [[str(cell) for cell in row] for row in rows]
+        for row in self.rows:
+            if len(row) != len(self.header):
+                raise ValueError(
+                    f"every row must have {len(self.header)} cells, one for each of "
+                    f"{', '.join(self.header)}, but one has {len(row)}: {row}."
+                )
+
+    def __str__(self):
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        padded = (
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            for line in lines
+        )
+        return "\n".join(line.rstrip() for line in padded)
+
+    __repr__ = __str__
+
+    def _repr_html_(self):
+        head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in self.header)
+        body = "".join(
+            f'<tr><th scope="row">{html.escape(row[0])}</th>'
+            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
+            + "</tr>"
+            for row in self.rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
