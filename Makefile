@@ -1,0 +1,94 @@
+# Two commands matter: `make book` and `make test`. Both create .venv when it is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+BIN := .venv/bin
+PYTHON_IN_ENV := $(BIN)/python
+HTML := _build/html/index.html
+# Chapters for `make rerun`; empty means all.
+CHAPTERS ?=
+# The stored paper-scale set; a run that is already in results/ is not repeated.
+PAPER_LOOKAHEADS ?= 0 1 full
+PAPER_SEEDS ?= 0 1 2
+
+.PHONY: help env book html test lint unit verdicts rerun check data bench paper lock clean
+
+help: ## Show this list
+	@echo "make TARGET, where TARGET is one of"
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
+
+env: .venv/.installed
+	@:
+
+.venv/.installed: requirements.lock requirements-uv.lock pyproject.toml tools/environment.sh
+	@tools/environment.sh
+
+book: ## Execute the chapters that are stale, and build the pages into _build/html
+	@SECONDS=0
+	$(MAKE) env
+	if [ -n "$$($(PYTHON_IN_ENV) tools/chapters.py stale --using tfp_gaps/data/digits.py)" ]; then
+	    $(MAKE) data
+	fi
+	$(PYTHON_IN_ENV) tools/chapters.py refresh
+	$(MAKE) html
+	echo "$(CURDIR)/$(HTML)"
+	echo "The book is built, in $$((SECONDS / 60)) min $$((SECONDS % 60)) s."
+
+# A second build after a failed one would skip the pages that carry the warnings: start afresh.
+html: env
+	@$(PYTHON_IN_ENV) tools/mathjax.py
+	rm -rf _build/html _build/.doctrees _build/jupyter_execute
+	$(PYTHON_IN_ENV) tools/build.py .
+	test -s $(HTML)
+
+# The unit tests and the chapters run in separate processes: TensorFlow keeps what memory it took.
+test: ## Check style, run all tests and documentation examples, re-execute every chapter
+	@$(MAKE) lint
+	$(MAKE) unit
+	$(MAKE) verdicts
+
+lint: env ## Check the style of code and chapters
+	@$(PYTHON_IN_ENV) -m ruff check .
+	$(PYTHON_IN_ENV) -m ruff format --check .
+
+unit: env data
+	@$(PYTHON_IN_ENV) tools/mathjax.py
+	$(PYTHON_IN_ENV) -m pytest
+
+verdicts: env data
+	@$(PYTHON_IN_ENV) -m pytest -c tools/nbval.ini --rootdir . book
+
+rerun: env data ## Execute chapters again: all, or CHAPTERS="elbo digits"
+	@$(PYTHON_IN_ENV) tools/chapters.py rerun $(CHAPTERS)
+
+check: env ## Say whether every chapter is fit to be committed
+	@$(PYTHON_IN_ENV) tools/chapters.py check
+
+data: env ## Fetch the digits, if they are not in the cache yet
+	@$(BIN)/tfp-gaps data fetch digits
+
+bench: env ## Measure speed and memory
+	@$(PYTHON_IN_ENV) benchmarks/run.py
+
+paper: env data ## Run the paper-scale experiments: hours; resumes where it stopped
+	@for lookahead in $(PAPER_LOOKAHEADS); do
+	    $(BIN)/tfp-gaps run digits --scale paper --lookahead $$lookahead --seeds $(PAPER_SEEDS)
+	done
+
+lock: ## Resolve the dependencies anew and write the lock files
+	@tools/environment.sh uv
+	compile() {
+	    $(BIN)/uv --no-config pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes \
+	        --no-emit-index-url --custom-compile-command "make lock" --upgrade "$$@"
+	}
+	compile pyproject.toml --extra book --extra test --output-file requirements.lock
+	echo uv | compile - --no-annotate --output-file requirements-uv.lock
+
+clean: ## Remove what the commands above made, except .venv and fetched data
+	@rm -rf _build book/_extra .pytest_cache .ruff_cache .hypothesis ./*.egg-info
+	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

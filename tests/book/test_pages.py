@@ -1,0 +1,184 @@
+"""The built pages: nothing broken, unlabelled, unrendered, or fetched from elsewhere."""
+
+import functools
+import pathlib
+import re
+import shutil
+import urllib.parse
+
+import pytest
+from bs4 import BeautifulSoup, NavigableString
+
+import build
+import mathjax
+import notebooks
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = notebooks.toc_pages(ROOT / "_toc.yml")
+MAXIMUM_BYTES = 1_500_000
+MINIMUM_ALT_LENGTH = 40
+# What a browser fetches by itself, as opposed to what a reader may follow.
+FETCHED = (("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"))
+FETCHING_LINKS = {"stylesheet", "preload", "icon", "modulepreload", "prefetch", "manifest"}
+NOT_PROSE = {"script", "style", "code", "pre", "textarea", "mjx-container"}
+
+
+@functools.cache
+def parsed(path):
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def article(path):
+    """The part of a page that the book wrote; the theme's frame is around it."""
+    return parsed(path).find("article") or parsed(path)
+
+
+def broken_links(path):
+    """Links to files or anchors of the site that do not exist."""
+    for tag in parsed(path).find_all(href=True):
+        address = urllib.parse.urlsplit(tag["href"])
+        if address.scheme or address.netloc:
+            continue
+        target = path
+        if address.path:
+            target = (path.parent / urllib.parse.unquote(address.path)).resolve()
+        if not target.is_file():
+            yield tag["href"]
+        elif address.fragment and target.suffix == ".html":
+            name = urllib.parse.unquote(address.fragment)
+            if not parsed(target).find(attrs={"id": name}) and name != "top":
+                yield tag["href"]
+
+
+def broken_files(path):
+    """Scripts and images of the site that do not exist."""
+    for tag, attribute in FETCHED:
+        for found in parsed(path).find_all(tag, attrs={attribute: True}):
+            address = urllib.parse.urlsplit(found[attribute])
+            target = (path.parent / urllib.parse.unquote(address.path)).resolve()
+            if not (address.scheme or address.netloc or target.is_file()):
+                yield found[attribute]
+
+
+def unlabelled_images(path):
+    """Images whose alternative text is missing, short, or a file name."""
+    for image in article(path).find_all("img"):
+        alt = image.get("alt", "")
+        if len(alt) < MINIMUM_ALT_LENGTH or re.fullmatch(r"\S+", alt):
+            yield str(image)[:200]
+
+
+def unrendered(path):
+    """Pieces of TeX or of MyST roles in the text that a reader sees."""
+    for text in article(path).find_all(string=True):
+        outside = not any(
+            parent.name in NOT_PROSE or "math" in parent.get("class", []) for parent in text.parents
+        )
+        if type(text) is NavigableString and outside:
+            yield from re.findall(r"\$\$|\\begin\{|\\\(|\\\[|\{[a-z:]+\}`|\$[^$\s][^$]*\$", text)
+
+
+def foreign_requests(path):
+    """Addresses of other hosts that the browser would ask on its own."""
+    page = parsed(path)
+    fetched = [tag[key] for name, key in FETCHED for tag in page.find_all(name, attrs={key: True})]
+    for tag in page.find_all("link", href=True):
+        if FETCHING_LINKS & set(tag.get("rel", [])):
+            fetched.append(tag["href"])
+    for styles in page.find_all("style"):
+        fetched += re.findall(r"url\([\"']?([^\"')]+)", styles.string or "")
+    return [address for address in fetched if re.match(r"(https?:)?//", address)]
+
+
+CHECKS = [broken_links, broken_files, unlabelled_images, unrendered, foreign_requests]
+
+
+# --- the checks themselves -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("check", "body", "found"),
+    [
+        (broken_links, '<a href="none.html">x</a>', ["none.html"]),
+        (broken_links, '<a href="other.html#none">x</a>', ["other.html#none"]),
+        (broken_links, '<a href="#none">x</a>', ["#none"]),
+        (broken_links, '<p id="a%b"><a href="other.html#here">x</a><a href="#a%25b">y</a>', []),
+        (broken_links, '<a href="https://example.org/none">x</a>', []),
+        (broken_files, '<img src="none.png">', ["none.png"]),
+        (broken_files, '<script src="other.html?v=1"></script>', []),
+        (unlabelled_images, '<img src="a.png">', ['<img src="a.png"/>']),
+        (unlabelled_images, f'<img alt="{"a" * 50}.png">', [f'<img alt="{"a" * 50}.png"/>']),
+        (unlabelled_images, f'<img alt="{"Line up. " * 6}">', []),
+        (unrendered, "<p>so $$x$$ is</p>", ["$$", "$$"]),
+        (unrendered, r"<p>\begin{align}</p>", [r"\begin{"]),
+        (unrendered, "<p>{glue:text}`gap` and {eq}`a`</p>", ["{glue:text}`", "{eq}`"]),
+        (unrendered, "<p>that $q_C$ is</p>", ["$q_C$"]),
+        (unrendered, r'<code>$a$</code><span class="math">\(a\)</span><!-- $$ -->', []),
+        (foreign_requests, '<script src="//cdn.org/a.js"></script>', ["//cdn.org/a.js"]),
+        (foreign_requests, '<link rel="icon" href="http://b.org/i">', ["http://b.org/i"]),
+        (foreign_requests, "<style>p {background: url('https://c')}</style>", ["https://c"]),
+        (foreign_requests, '<a href="https://d.org">d</a><img src="e.png">', []),
+    ],
+)
+def test_each_check_finds_its_fault(tmp_path, check, body, found):
+    (tmp_path / "other.html").write_text('<p id="here">Here.</p>')
+    page = tmp_path / "page.html"
+    page.write_text(f"<html><body>{body}</body></html>")
+    assert list(check(page)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("Well.", True),
+        ("See {numref}`fig-none`.", False),
+        ("The gap is {glue:text}`none`.", False),
+        ("See [there](none.md#none).", False),
+    ],
+)
+def test_the_build_stops_at_what_is_missing(tmp_path, text, passes):
+    (tmp_path / "book/_extra").mkdir(parents=True)
+    (tmp_path / "book/index.md").write_text(f"# Title\n\n{text}\n")
+    (tmp_path / "book/references.bib").write_text("")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    status = build.build(tmp_path / "out", root=tmp_path)
+    assert (status == 0) is passes
+
+
+# --- the book ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages, built anew with warnings as errors."""
+    mathjax.provide()
+    folder = tmp_path_factory.mktemp("site")
+    assert build.build(folder) == 0
+    return folder / "_build" / "html"
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("check", CHECKS)
+def test_page_has_no_fault(site, name, check):
+    assert list(check(site / f"{name}.html")) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_small(site, name):
+    assert (site / f"{name}.html").stat().st_size < MAXIMUM_BYTES
+
+
+def test_formulas_are_rendered_by_the_copy_beside_the_pages(site):
+    script = parsed(site / "index.html").find("script", src=re.compile("mathjax"))
+    path = (site / urllib.parse.urlsplit(script["src"]).path).resolve()
+    assert path.is_relative_to(site)
+    assert path.stat().st_size > 1_000_000
+
+
+def test_styles_ask_no_other_host(site):
+    for path in site.rglob("*.css"):
+        addresses = re.findall(
+            r"(?:url\(|@import )[\"']?((?:https?:)?//[^\"')]+)", path.read_text()
+        )
+        assert addresses == [], path

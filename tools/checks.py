@@ -1,0 +1,46 @@
+"""What must hold for an executed chapter before it is committed."""
+
+import notebooks
+import staleness
+from finishing import COST
+
+MINIMUM_ALT_LENGTH = 40
+MAXIMUM_BYTES = 1_500_000
+CHECKED = "# NBVAL_CHECK_OUTPUT"
+
+
+def problems(project, name):
+    """Return what is wrong with a chapter, one line each; an empty list if nothing is."""
+    path = project.path(name)
+    notebook = notebooks.read(path)
+    found = staleness.reasons(project, name, notebook)
+    cells = notebooks.code_cells(notebook)
+    if not any(cell.source.lstrip().startswith(CHECKED) for cell in cells):
+        found.append(f"no cell starts with {CHECKED!r}, so nothing is compared when it is re-run")
+    if path.stat().st_size > MAXIMUM_BYTES:
+        found.append(f"{path.stat().st_size} bytes, more than {MAXIMUM_BYTES}: use smaller figures")
+    if not notebook.cells or COST[0] not in notebook.cells[0].source:
+        found.append(f"the first cell has no {COST[0]} markers")
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "code":
+            found += [f"cell {number}: {problem}" for problem in _cell_problems(cell)]
+    return found
+
+
+def _cell_problems(cell):
+    for output in cell.outputs:
+        if output.output_type == "error":
+            yield f"holds an error: {output.ename}"
+        if output.output_type == "stream" and output.name == "stderr":
+            yield f"prints to stderr: {output.text.strip()[:80]!r}"
+        if any(kind.startswith("image/") for kind in output.get("data", {})):
+            yield from _figure_problems(cell)
+
+
+def _figure_problems(cell):
+    page = cell.metadata.get("mystnb", {})
+    figure, alt = page.get("figure", {}), page.get("image", {}).get("alt", "")
+    if len(alt) < MINIMUM_ALT_LENGTH:
+        yield f"figure with an alt text of {len(alt)} characters, fewer than {MINIMUM_ALT_LENGTH}"
+    if not figure.get("name") or not figure.get("caption"):
+        yield "figure without name or caption: display it by figures.show"

@@ -1,0 +1,130 @@
+"""Execute a chapter from top to bottom in a fresh kernel, and measure what it costs."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import re
+import tempfile
+import time
+
+import psutil
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+from notebooks import ChapterError
+
+TIMEOUT = 600
+"""Seconds that one cell may take."""
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one execution took, from the start of the kernel on."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_gigabytes: float
+    cores: int
+
+    def __str__(self):
+        """Time and peak memory in words, for the reader."""
+        whole = round(self.seconds)
+        time_taken = f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
+        cores = "1 CPU core" if self.cores == 1 else f"{self.cores} CPU cores"
+        return f"{time_taken} and {self.peak_gigabytes:.1f} GB on {cores}"
+
+
+def execute(project, name, notebook, timeout=TIMEOUT):
+    """Execute `notebook` in place.
+
+    Returns:
+        The `Cost`.
+
+    Raises:
+        ChapterError: if a cell fails or runs into the limit, or the kernel dies; the message holds
+            the cell and its traceback.
+    """
+    clear(notebook)
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(project.book)}},
+        force_raise_errors=True,
+        record_timing=False,
+        coalesce_streams=True,
+    )
+    started = time.perf_counter()
+    try:
+        with _kernel(client, project):
+            for index, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, index)
+            return _cost(client, time.perf_counter() - started)
+    except CellExecutionError as error:
+        raise ChapterError(f"{name}, cell {index + 1}: {_ANSI.sub('', str(error))}") from None
+    except CellTimeoutError:
+        raise ChapterError(
+            f"{name}, cell {index + 1} took more than {timeout} s:\n{cell.source}\n"
+            "Make it smaller; paper-scale work belongs to `make paper`."
+        ) from None
+    except DeadKernelError:
+        raise ChapterError(
+            f"{name}, cell {index + 1}: the kernel died, most likely for want of memory:\n"
+            f"{cell.source}"
+        ) from None
+
+
+def clear(notebook):
+    """Remove what an earlier execution left."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    notebook.metadata.pop("widgets", None)
+
+
+@contextlib.contextmanager
+def _kernel(client, project):
+    """Start a kernel that sees this checkout and nobody's personal IPython settings."""
+    paths = [str(project.root), os.environ.get("PYTHONPATH", "")]
+    with tempfile.TemporaryDirectory() as settings:
+        manager = client.create_kernel_manager()
+        # Local files instead of network ports, which others on the machine could listen to.
+        manager.transport, manager.connection_file = "ipc", f"{settings}/kernel.json"
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "PYTHONNOUSERSITE": "1",
+            "IPYTHONDIR": settings,
+        }
+        with client.setup_kernel(env=environment):
+            client.nb.metadata["language_info"] = _language(client)
+            yield
+
+
+def _language(client):
+    reply = client.wait_for_reply(client.kc.kernel_info())
+    return NotebookNode(reply["content"]["language_info"])
+
+
+def _cost(client, seconds):
+    """Read the kernel's own account from the system while it is still alive."""
+    process = psutil.Process(client.km.provisioner.pid)
+    times = process.cpu_times()
+    return Cost(
+        seconds=round(seconds, 1),
+        cpu_seconds=round(times.user + times.system, 1),
+        peak_gigabytes=round(_peak_bytes(process) / 1e9, 2),
+        cores=len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count(),
+    )
+
+
+def _peak_bytes(process):
+    """Peak resident memory; where the system keeps no such record, what is resident at the end."""
+    status = pathlib.Path(f"/proc/{process.pid}/status")
+    if status.exists():
+        [kibibytes] = re.findall(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+        return int(kibibytes) * 1024
+    return process.memory_info().rss
