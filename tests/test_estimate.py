@@ -1,0 +1,161 @@
+"""`Estimate` against NumPy, the law of error propagation, and repetition."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfp_gaps.estimate import Estimate, paired_difference
+
+FINITE = st.floats(-1e6, 1e6)
+ERRORS = st.floats(0, 1e3)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (-90.2812, 0.1234, "-90.28 ± 0.12"),
+        (-90.2812, 1.234, "-90.3 ± 1.2"),
+        (-90.2812, 12.34, "-90 ± 12"),
+        (1234.5, 210.0, "1230 ± 210"),
+        # The error rounds up to one more digit: 0.0996 is 0.10.
+        (0.5, 0.0996, "0.50 ± 0.10"),
+        (-0.001, 0.2, "0.00 ± 0.20"),
+        (0.25, 0.0, "0.2500"),
+        (22.22222, 0.0, "22.22"),
+        (9.99996, 0.0, "10.00"),
+        (123456.7, 0.0, "123457"),
+        (1.5e-12, 0.0, "1.500e-12"),
+        (0.0, 0.0, "0"),
+        (1.234e-9, 1.2e-10, "(1.23 ± 0.12)e-09"),
+        (0.0, 2e-9, "(0.0 ± 2.0)e-09"),
+    ],
+)
+def test_printing_follows_the_error(value, error, text):
+    assert str(Estimate(value, error)) == text
+
+
+def test_from_samples_is_mean_and_standard_error_of_the_mean():
+    samples = np.random.default_rng(0).normal(3.0, 2.0, size=400)
+    estimate = Estimate.from_samples(samples, kind="seeds")
+    # Two orders of summation in float64.
+    assert estimate.value == pytest.approx(samples.mean(), rel=1e-14)
+    assert estimate.standard_error == pytest.approx(samples.std(ddof=1) / 20, rel=1e-14)
+    assert (estimate.num_samples, estimate.kind) == (400, "seeds")
+
+
+def test_standard_error_covers_the_truth_as_often_as_it_should():
+    draws = np.random.default_rng(1).normal(size=(2000, 30))
+    inside = []
+    for row in draws:
+        low, high = Estimate.from_samples(row).interval(z=2.045)  # t quantile, 29 degrees
+        inside.append(low <= 0 <= high)
+    # 95 % nominal; the standard error of a proportion over 2000 repetitions is .0049.
+    assert np.mean(inside) == pytest.approx(0.95, abs=3 * 0.0049)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e300])
+def test_squares_of_extreme_samples_stay_in_range(scale):
+    estimate = Estimate.from_samples(scale * np.array([1.0, 2.0, 3.0]))
+    assert estimate.value == pytest.approx(2 * scale, rel=1e-14)
+    assert estimate.standard_error == pytest.approx(scale / math.sqrt(3), rel=1e-14)
+
+
+def test_pairing_removes_what_both_share():
+    rng = np.random.default_rng(2)
+    shared, a, b = rng.normal(0, 100, 500), rng.normal(1, 1, 500), rng.normal(0, 1, 500)
+    paired = paired_difference(shared + a, shared + b)
+    assert paired.value == pytest.approx((a - b).mean(), abs=1e-10)
+    # sqrt(2 / 500) = .063, with a relative sampling error of 1 / sqrt(1000); unpaired it is 6.3.
+    assert paired.standard_error == pytest.approx(0.063, rel=0.1)
+    unpaired = Estimate.from_samples(shared + a) - Estimate.from_samples(shared + b)
+    assert unpaired.standard_error > 50 * paired.standard_error
+
+
+@given(FINITE, ERRORS, FINITE, ERRORS, st.floats(-100, 100))
+def test_independent_estimates_add_in_quadrature(v, e, w, f, factor):
+    a, b = Estimate(v, e, 10, "seeds"), Estimate(w, f, 20, "Monte Carlo")
+    total, difference = a + b, a - b
+    assert (total.value, difference.value) == (v + w, v - w)
+    assert total.standard_error == difference.standard_error == math.hypot(e, f)
+    assert total.num_samples == 10
+    assert (factor * a).value == (a * factor).value == v * factor
+    assert (factor * a).standard_error == e * abs(factor)
+
+
+def test_sums_name_the_errors_that_they_hold():
+    exact, seeds = Estimate(1.0, kind="exact"), Estimate(1.0, 0.1, kind="seeds")
+    assert (exact + seeds).kind == "seeds"
+    assert (exact + exact).kind == "exact"
+    assert (seeds + Estimate(2.0, 0.3, kind="data points")).kind == "seeds and data points"
+    assert sum([seeds, seeds]).value == 2.0
+    assert (3 - seeds) == Estimate(2.0, 0.1, kind="seeds")
+    assert (seeds / 4) == Estimate(0.25, 0.025, kind="seeds")
+
+
+def test_numpy_scalars_yield_estimates_and_floats():
+    estimate = np.float64(2.0) * Estimate(np.float32(1.5), np.float64(0.5))
+    assert estimate == Estimate(3.0, 1.0)
+    assert type(estimate.value) is float and type(estimate.standard_error) is float
+    assert isinstance(np.float64(1.0) - estimate, Estimate)
+
+
+@given(FINITE, ERRORS, st.one_of(st.none(), st.integers(1, 10**9)), st.text(max_size=5))
+def test_dictionary_round_trip(value, error, count, kind):
+    estimate = Estimate(value, error, count, kind)
+    assert Estimate.from_dict(estimate.as_dict()) == estimate
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((float("nan"),), "value must be finite"),
+        ((float("inf"), 1.0), "diverged"),
+        (([1.0, 2.0],), "0 dimension"),
+        (("ninety",), "real numbers"),
+        ((1.0, -0.1), "standard_error must be zero"),
+        ((1.0, float("nan")), "standard_error must be finite"),
+        ((1.0, 0.1, 0), "num_samples must be an integer and >= 1"),
+        ((1.0, 0.1, 2.5), "num_samples must be an integer"),
+    ],
+)
+def test_bad_numbers_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Estimate(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([1.0], "at least 2"),
+        ([], "at least 2"),
+        ([[1.0, 2.0], [3.0, 4.0]], "1 dimension"),
+        ([1.0, float("nan"), 2.0], "1 of its 3 entries"),
+        ([1.0, float("-inf")], "finite"),
+    ],
+)
+def test_bad_samples_are_refused(samples, message):
+    with pytest.raises(ValueError, match=message):
+        Estimate.from_samples(samples)
+
+
+def test_pairs_must_match():
+    with pytest.raises(ValueError, match="a_samples has 3 and b_samples has 2"):
+        paired_difference([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("fields", [{}, {"value": 1.0, "error": 2.0}, [1.0], None])
+def test_bad_dictionaries_are_refused(fields):
+    with pytest.raises(ValueError, match=r"An estimate is a dictionary"):
+        Estimate.from_dict(fields)
+
+
+def test_arithmetic_with_other_things_is_a_type_error():
+    with pytest.raises(TypeError):
+        Estimate(1.0) + "1"
+    with pytest.raises(TypeError):
+        Estimate(1.0) * Estimate(2.0)
+    with pytest.raises(TypeError):
+        Estimate(1.0) / "2"

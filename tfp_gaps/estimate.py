@@ -1,0 +1,250 @@
+"""Measured numbers with their standard error.
+
+Every number that the book reports is an `Estimate`: a value, the standard error of that value, how
+many samples it rests on, and which error it is (Monte Carlo, data points, seeds, or none because
+the number is exact). Independent estimates add in quadrature,
+
+    se(a + b)^2 = se(a)^2 + se(b)^2,
+
+which is wrong for two quantities measured on the same data; `paired_difference` is for those.
+"""
+
+import dataclasses
+import math
+import numbers
+
+import numpy as np
+
+from tfp_gaps import _checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number and the standard error that belongs to it.
+
+    Args:
+        value: the estimate; finite. Gaps and bounds are in nats (per sequence or per datum; the
+            function that returns the estimate says which).
+        standard_error: standard deviation of `value` under repetition; 0 for an exact number.
+        num_samples: how many independent samples the error rests on, or `None`.
+        kind: which repetition the error speaks of: "exact", "Monte Carlo", "data points", "seeds".
+
+    Raises:
+        ValueError: if `value` or `standard_error` is not finite, or the error is negative. A run
+            that diverged has no estimate: report it as diverged instead.
+
+    >>> print(Estimate(-90.2812, 0.1234, num_samples=10_000, kind="data points"))
+    -90.28 ± 0.12
+    >>> print(Estimate(0.25, kind="exact"))
+    0.2500
+    """
+
+    value: float
+    standard_error: float = 0.0
+    num_samples: int | None = None
+    kind: str = ""
+
+    # NumPy scalars and arrays hand arithmetic over to this class instead of making object arrays.
+    __array_ufunc__ = None
+
+    def __post_init__(self):
+        advice = "A diverged run has no estimate: report it as diverged."
+        value = float(_checks.finite_array(self.value, "value", ndim=0, advice=advice))
+        error = float(_checks.finite_array(self.standard_error, "standard_error", ndim=0))
+        if error < 0:
+            raise ValueError(
+                f"standard_error must be zero (exact) or positive, but is {error:g}. Pass a "
+                "standard deviation of the mean, not a difference."
+            )
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "standard_error", error)
+        if self.num_samples is not None:
+            count = _checks.integer(self.num_samples, "num_samples", minimum=1)
+            object.__setattr__(self, "num_samples", count)
+
+    @classmethod
+    def from_samples(cls, samples, kind="Monte Carlo"):
+        """Mean of independent samples and the standard error of that mean.
+
+        se = sqrt( sum_i (s_i - mean)^2 / (n - 1) / n ).
+
+        Args:
+            samples: shape [n], n >= 2, independent; no NaN, no infinity.
+            kind: which repetition the samples are.
+
+        Returns:
+            The `Estimate`.
+
+        Raises:
+            ValueError: if the samples are not a vector, fewer than two, or not finite.
+
+        >>> print(Estimate.from_samples([1.0, 2.0, 3.0], kind="seeds"))
+        2.00 ± 0.58
+        """
+        samples = _sample_vector(samples, "samples")
+        # Scaling first keeps the squares of very large or very small samples within range.
+        scale = float(np.max(np.abs(samples))) or 1.0
+        scaled = samples / scale
+        error = np.std(scaled, ddof=1) / math.sqrt(samples.size)
+        return cls(float(np.mean(scaled)) * scale, float(error) * scale, samples.size, kind)
+
+    def __add__(self, other):
+        """Sum with an independent estimate or an exact number."""
+        other = _as_estimate(other)
+        if other is None:
+            return NotImplemented
+        counts = [e.num_samples for e in (self, other) if e.num_samples is not None]
+        return Estimate(
+            self.value + other.value,
+            math.hypot(self.standard_error, other.standard_error),
+            min(counts, default=None),
+            _joint_kind(self, other),
+        )
+
+    __radd__ = __add__
+
+    def __neg__(self):
+        return dataclasses.replace(self, value=-self.value)
+
+    def __sub__(self, other):
+        """Difference from an independent estimate; see `paired_difference` for dependent ones."""
+        other = _as_estimate(other)
+        return NotImplemented if other is None else self + (-other)
+
+    def __rsub__(self, other):
+        return -self + other
+
+    def __mul__(self, factor):
+        """Multiple by an exact number, for instance nats to bits."""
+        if not isinstance(factor, numbers.Real):
+            return NotImplemented
+        return dataclasses.replace(
+            self,
+            value=self.value * float(factor),
+            standard_error=self.standard_error * abs(float(factor)),
+        )
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor):
+        """Quotient by an exact number, for instance nats per sequence to nats per step."""
+        return self * (1.0 / divisor) if isinstance(divisor, numbers.Real) else NotImplemented
+
+    def __float__(self):
+        return self.value
+
+    def interval(self, z=1.96):
+        """Return `(value - z standard errors, value + z standard errors)`.
+
+        >>> Estimate(1.0, 0.5).interval(z=2)
+        (0.0, 2.0)
+        """
+        half_width = z * self.standard_error
+        return self.value - half_width, self.value + half_width
+
+    def as_dict(self):
+        """Return the four fields as a dictionary of JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields):
+        """Inverse of `as_dict`.
+
+        >>> e = Estimate(1.5, 0.1, 20, "seeds")
+        >>> Estimate.from_dict(e.as_dict()) == e
+        True
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(fields, dict) or set(fields) - names or "value" not in fields:
+            raise ValueError(
+                f"An estimate is a dictionary with 'value' and optionally "
+                f"{sorted(names - {'value'})}, but found {fields!r}. Write it with as_dict()."
+            )
+        return cls(**fields)
+
+    def __str__(self):
+        """Two significant digits of the error; four of the value if it is exact.
+
+        >>> print(Estimate(0.0312345, 0.00962), Estimate(1234.5, 210.0), sep=" and ")
+        0.0312 ± 0.0096 and 1230 ± 210
+        """
+        if self.standard_error == 0:
+            return _four_digits(self.value)
+        largest = max(abs(self.value), self.standard_error)
+        if not 1e-4 <= largest < 1e7:
+            exponent = math.floor(math.log10(largest))
+            return f"({_with_error(self.value, self.standard_error, exponent)})e{exponent:+03d}"
+        return _with_error(self.value, self.standard_error, 0)
+
+
+def paired_difference(a_samples, b_samples, kind="data points"):
+    """Mean of a_i - b_i and its standard error, for two quantities measured on the same data.
+
+    Args:
+        a_samples: shape [n]; entry i belongs to the same datum (or seed) as `b_samples[i]`.
+        b_samples: shape [n].
+        kind: which repetition the pairs are.
+
+    Returns:
+        `Estimate` of the mean of a - b.
+
+    Raises:
+        ValueError: if the two differ in length, are not vectors, or are not finite.
+
+    >>> print(paired_difference([10.0, 20.0, 30.0], [9.0, 19.5, 28.5]))
+    1.00 ± 0.29
+    """
+    a_samples = _sample_vector(a_samples, "a_samples")
+    b_samples = _sample_vector(b_samples, "b_samples")
+    if a_samples.shape != b_samples.shape:
+        raise ValueError(
+            f"Paired samples must have the same length, but a_samples has {a_samples.size} and "
+            f"b_samples has {b_samples.size}. Evaluate both on the same data, in the same order."
+        )
+    return Estimate.from_samples(a_samples - b_samples, kind=kind)
+
+
+def _sample_vector(samples, name):
+    """Return `samples` as a finite float64 vector of at least two entries."""
+    advice = "Pass one number per independent repetition, and drop or report diverged ones."
+    samples = _checks.finite_array(samples, name, ndim=1, advice=advice)
+    if samples.size < 2:
+        raise ValueError(
+            f"{name} must hold at least 2 entries to have a standard error, but holds "
+            f"{samples.size}. Draw more, or write Estimate(value) for an exact number."
+        )
+    return samples
+
+
+def _as_estimate(other):
+    """Return an `Estimate`, exact if `other` is a plain number, or None."""
+    if isinstance(other, Estimate):
+        return other
+    return Estimate(float(other), kind="exact") if isinstance(other, numbers.Real) else None
+
+
+def _joint_kind(a, b):
+    """Name the error of a sum; an exact part adds none."""
+    kinds = [e.kind for e in (a, b) if e.standard_error > 0] or [a.kind, b.kind]
+    return " and ".join(dict.fromkeys(kind for kind in kinds if kind))
+
+
+def _four_digits(value):
+    """Print four significant digits without losing digits before the decimal point."""
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    exponent = int(exponent)
+    if not -4 <= exponent < 7:
+        return f"{mantissa}e{exponent:+03d}"
+    return f"{value:.{max(0, 3 - exponent)}f}"
+
+
+def _with_error(value, error, exponent):
+    """Print value ± error in units of 10^exponent, with two significant digits of the error."""
+    value, error = value / 10.0**exponent, error / 10.0**exponent
+    # The exponent of the rounded error: 0.0996 rounds to 0.10, which has two decimals.
+    last_digit = int(f"{error:.1e}".split("e")[1]) - 1
+    decimals = max(0, -last_digit)
+    value, error = round(value, -last_digit), round(error, -last_digit)
+    return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
