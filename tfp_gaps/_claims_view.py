@@ -1,0 +1,185 @@
+"""How the ledger looks: one record under its cell, and the scorecard, as HTML and plain text.
+
+Verdicts are words first; colour only repeats them. On narrow screens tables turn into stacked
+blocks (each cell then carries its column's name), so a phone needs no sideways scrolling. The
+styles use the page's own text colour and work on light and dark pages.
+"""
+
+from html import escape
+
+SOURCE_NAMES = {
+    "soelch2021tale": "Post (Soelch 2021)",
+    "bayer2021mind": "Bayer et al. 2021",
+    "cremer2018inference": "Cremer et al. 2018",
+    "kayalibay2021less": "Kayalibay et al. 2021",
+}
+_SYMBOLS = {
+    "reproduced": "\N{CHECK MARK}",
+    "reproduced with qualification": "\N{CHECK MARK}*",
+    "different": "\N{MULTIPLICATION SIGN}",
+    "not tested here yet": "\N{HORIZONTAL ELLIPSIS}",
+}
+_COLOURS = {
+    "reproduced": "#1b7f5c",
+    "reproduced with qualification": "#b06a00",
+    "different": "#c0392b",
+    "not tested here yet": "#777777",
+}
+_STYLE = """<style>
+.tfp-ledger { text-align: left; font-size: 0.9rem; line-height: 1.4; overflow-wrap: anywhere;
+  scroll-margin-top: 5rem; }
+.tfp-ledger table { width: 100%; border-collapse: collapse; table-layout: fixed; margin: 0.3rem 0;
+  font-size: inherit; display: table; }
+.tfp-ledger caption { caption-side: top; text-align: left; color: inherit; }
+.tfp-ledger th, .tfp-ledger td { text-align: left; vertical-align: top; white-space: normal;
+  padding: 0.3rem 0.5rem; border-top: 1px solid rgba(128, 128, 128, 0.4); background: none; }
+.tfp-ledger td p, .tfp-ledger p { margin: 0 0 0.25rem 0; }
+.tfp-ledger .small { font-size: 0.85em; opacity: 0.85; }
+.tfp-ledger .verdict { border-left: 0.3rem solid; padding-left: 0.4rem; font-weight: 600;
+  display: inline-block; }
+.tfp-ledger ul { list-style: none; padding-left: 0; }
+@media (max-width: 640px) {
+  .tfp-ledger thead { position: absolute; left: -9999px; }
+  .tfp-ledger table, .tfp-ledger tbody, .tfp-ledger tr, .tfp-ledger td, .tfp-ledger caption
+    { display: block; width: 100%; box-sizing: border-box; }
+  .tfp-ledger tr { border-top: 2px solid rgba(128, 128, 128, 0.6); padding: 0.4rem 0; }
+  .tfp-ledger td { border: none; padding: 0.15rem 0; }
+  .tfp-ledger td::before { content: attr(data-label); display: block; font-size: 0.8em;
+    font-weight: 600; opacity: 0.75; }
+}
+</style>"""
+
+
+def record_text(record):
+    """Return a record as plain text: the verdict, then one line per measurement."""
+    lines = [f"{record.claim.id} {record.verdict}: {record.claim.statement}"]
+    for criterion, is_caveat in _conditions(record.claim):
+        lines.append(
+            f"  {criterion.name}: {record.estimates[criterion.name]} "
+            f"[{criterion.requirement()}: {_outcome(record, criterion, is_caveat)}]"
+        )
+    return "\n".join(lines)
+
+
+def record_html(record):
+    """Return a record as an HTML table with the anchor `claim-<id>`."""
+    claim = record.claim
+    rows = [_condition_row(record, *condition) for condition in _conditions(claim)]
+    statement = f"<strong>{claim.id}</strong> {escape(claim.statement)}"
+    caption = f"{statement}<br>{_badge(record.verdict)}"
+    columns = {"Measured quantity": 35, "Measured": 20, "Decided by": 45}
+    return _block(_table(caption, columns, rows), anchor=f"claim-{claim.id}")
+
+
+def scorecard_html(rows, reasons=True):
+    """Return the measured claims as an HTML table, one row each.
+
+    Args:
+      rows: `claims.Row` list; rows without a record are left to `pending_html`.
+      reasons: whether to print why each bound is what it is.
+    """
+    measured = [_scorecard_row(row, reasons) for row in rows if row.record is not None]
+    columns = {"Claim": 28, "Measured, and what decides": 47, "Verdict": 25}
+    return _block(_table("Claims that a chapter has measured", columns, measured))
+
+
+def pending_html(rows):
+    """Return the claims that no chapter has measured as an HTML table, with their plans."""
+    pending = [
+        [_statement(row.claim, row.link), escape(row.note)] for row in rows if row.record is None
+    ]
+    columns = {"Claim": 50, "Plan": 50}
+    return _block(_table("Claims that are not tested here yet", columns, pending))
+
+
+def totals_html(totals):
+    """Return how many claims have each verdict, as an HTML list."""
+    items = [f"<li>{_badge(verdict)}: {count}</li>" for verdict, count in totals.items()]
+    return _block(f"<ul>{''.join(items)}</ul>")
+
+
+def _conditions(claim):
+    """Pair each criterion and caveat of a claim with whether it is a caveat."""
+    return [(each, False) for each in claim.criteria] + [(each, True) for each in claim.caveats]
+
+
+def _outcome(record, criterion, is_caveat):
+    if is_caveat:
+        return "the caveat stands" if record.holds(criterion) else "the caveat falls"
+    return "holds" if record.holds(criterion) else "fails"
+
+
+def _condition_row(record, criterion, is_caveat):
+    estimate = record.estimates[criterion.name]
+    label = "Caveat: " if is_caveat else ""
+    text = f"<p>{escape(criterion.text)}</p>" if is_caveat else ""
+    return [
+        f"{label}{escape(criterion.name)}{text}",
+        f"{estimate}{_kind(estimate)}",
+        f"<p>{escape(criterion.requirement())}: "
+        f"<strong>{_outcome(record, criterion, is_caveat)}</strong></p>"
+        f'<p class="small">{escape(criterion.why)}</p>',
+    ]
+
+
+def _kind(estimate):
+    """Say which error it is, where there is one."""
+    return f" ({escape(estimate.kind)})" if estimate.kind and estimate.standard_error else ""
+
+
+def _scorecard_row(row, reasons):
+    record, claim = row.record, row.claim
+    parts = []
+    for criterion, is_caveat in _conditions(claim):
+        estimate = record.estimates[criterion.name]
+        outcome = _outcome(record, criterion, is_caveat)
+        why = f'<br><span class="small">{escape(criterion.why)}</span>' if reasons else ""
+        parts.append(
+            f"<p>{'Caveat: ' if is_caveat else ''}{escape(criterion.name)}: "
+            f"<strong>{estimate}</strong>{_kind(estimate)} "
+            f"[{escape(criterion.requirement())}: {outcome}]{why}</p>"
+        )
+    if claim.published or claim.published_note:
+        published = claim.published or f"empty ({claim.published_note})"
+        parts.append(f'<p class="small">Published value: {escape(published)}</p>')
+    note = f"<p>{escape(row.note)}</p>" if row.note else ""
+    link = f'<p><a href="{escape(row.link)}">the cell that measured it</a></p>'
+    return [_statement(claim, row.link), "".join(parts), _badge(row.verdict) + note + link]
+
+
+def _statement(claim, link):
+    name = f'<a href="{escape(link)}">{claim.id}</a>' if link else claim.id
+    sources = ", ".join(SOURCE_NAMES.get(key, key) for key in claim.source)
+    small = f'<p class="small">{escape(sources)}; {claim.kind}</p>'
+    return f"<p><strong>{name}</strong> {escape(claim.statement)}</p>{small}"
+
+
+def _badge(verdict):
+    style = f"border-left-color: {_COLOURS[verdict]}"
+    return f'<span class="verdict" style="{style}">{_SYMBOLS[verdict]} {verdict}</span>'
+
+
+def _block(content, anchor=None):
+    identifier = f' id="{anchor}"' if anchor else ""
+    return f'<div class="tfp-ledger"{identifier}>{_STYLE}{content}</div>'
+
+
+def _table(caption, columns, rows):
+    """Return a table; `columns` maps headings to widths in percent, cells are HTML already.
+
+    Each cell carries its column's name for narrow screens, where the head is out of sight.
+    """
+    head = "".join(
+        f'<th scope="col" style="width: {width}%">{heading}</th>'
+        for heading, width in columns.items()
+    )
+    body = ""
+    for row in rows:
+        cells = zip(columns, row, strict=True)
+        body += "".join(
+            ["<tr>", *(f'<td data-label="{h}">{cell}</td>' for h, cell in cells), "</tr>"]
+        )
+    return (
+        f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table>"
+    )
