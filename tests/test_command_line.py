@@ -45,6 +45,8 @@ def test_repeated_seeds_and_unwritable_folder(tmp_path, capsys):
     assert run(*smoke(tmp_path, "--seeds", "1", "1")) == 1
     assert "seeds must differ" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
+    assert run(*smoke(tmp_path / "file")) == 1
+    assert "Choose a folder that can be written" in capsys.readouterr().err
     assert run("verify", str(tmp_path / "file")) == 1
     assert "should be a stored result" in capsys.readouterr().out
 

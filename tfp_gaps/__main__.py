@@ -88,7 +88,7 @@ def command_list(arguments):
 
 def command_run(arguments):
     """Train, evaluate, store."""
-    from tfp_gaps import results, training
+    from tfp_gaps import results, storage, training
     from tfp_gaps.experiments import digits
 
     if len(set(arguments.seeds)) != len(arguments.seeds):
@@ -100,6 +100,7 @@ def command_run(arguments):
         results.load(path)
         _emit(arguments, {"result": str(path), "status": "already there"}, f"{path}: already there")
         return 0
+    storage.check_writable(path.parent)
     checkpoints = folder / ".checkpoints" / arguments.scale / path.stem
     started = time.monotonic()
     result = digits.run(

@@ -48,6 +48,13 @@ def write_atomically(path, content):
         ) from error
 
 
+def check_writable(folder):
+    """Raise now, not after hours of work, if files cannot be written to `folder`."""
+    probe = Path(folder) / ".writable"
+    write_atomically(probe, b"")
+    probe.unlink()
+
+
 def sha256(content):
     """Hexadecimal SHA-256 of bytes.
 
