@@ -6,6 +6,8 @@ from finishing import COST
 
 MINIMUM_ALT_LENGTH = 40
 MAXIMUM_BYTES = 1_500_000
+SHOWN = {"text/plain", "text/html", "text/markdown", "text/latex", notebooks.CLAIM_MIME}
+GLUED = "application/papermill.record/"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 
 
@@ -33,6 +35,9 @@ def _cell_problems(cell):
             yield f"holds an error: {output.ename}"
         if output.output_type == "stream" and output.name == "stderr":
             yield f"prints to stderr: {output.text.strip()[:80]!r}"
+        for kind in output.get("data", {}):
+            if kind not in SHOWN and not kind.startswith(("image/", GLUED)):
+                yield f"holds an output of the kind {kind}, which a page cannot show"
         if any(kind.startswith("image/") for kind in output.get("data", {})):
             yield from _figure_problems(cell)
 

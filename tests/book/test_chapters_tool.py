@@ -334,6 +334,12 @@ def test_code_that_does_not_parse_is_an_error(project, capsys):
             lambda cell, _: cell.outputs.append(new_output("display_data", {"image/png": "aa"})),
             "cell 2: figure with an alt text of 0 characters",
         ),
+        (
+            lambda cell, _: cell.outputs.append(
+                new_output("display_data", {"application/vnd.plotly.v1+json": {}})
+            ),
+            "cell 2: holds an output of the kind application/vnd.plotly.v1+json",
+        ),
         (lambda _, first: first.update(source="# Title"), "no <!-- cost --> markers"),
         (lambda _, first: first.update(source=TITLE + "x" * 2_000_000), "use smaller figures"),
     ],

@@ -69,13 +69,15 @@ def unlabelled_images(path):
 
 
 def unrendered(path):
-    """Pieces of TeX or of MyST roles in the text that a reader sees."""
+    """Pieces of TeX, of MyST roles or of tables in the text that a reader sees."""
     for text in article(path).find_all(string=True):
         outside = not any(
             parent.name in NOT_PROSE or "math" in parent.get("class", []) for parent in text.parents
         )
         if type(text) is NavigableString and outside:
-            yield from re.findall(r"\$\$|\\begin\{|\\\(|\\\[|\{[a-z:]+\}`|\$[^$\s][^$]*\$", text)
+            yield from re.findall(
+                r"\$\$|\\begin\{|\\\(|\\\[|\{[a-z:]+\}`|\$[^$\s][^$]*\$|\| *[-—]+ *\|", text
+            )
 
 
 def foreign_requests(path):
@@ -113,6 +115,7 @@ CHECKS = [broken_links, broken_files, unlabelled_images, unrendered, foreign_req
         (unrendered, r"<p>\begin{align}</p>", [r"\begin{"]),
         (unrendered, "<p>{glue:text}`gap` and {eq}`a`</p>", ["{glue:text}`", "{eq}`"]),
         (unrendered, "<p>that $q_C$ is</p>", ["$q_C$"]),
+        (unrendered, "<p>| n | gap | | — | — | | 1 | 2 |</p>", ["| — |"]),
         (unrendered, r'<code>$a$</code><span class="math">\(a\)</span><!-- $$ -->', []),
         (foreign_requests, '<script src="//cdn.org/a.js"></script>', ["//cdn.org/a.js"]),
         (foreign_requests, '<link rel="icon" href="http://b.org/i">', ["http://b.org/i"]),

@@ -28,6 +28,8 @@ def test_an_affine_network_lands_on_the_closed_form(affine):
     # The population gap cannot fall below the closed form, and is reached to a percent.
     assert WORLD.conditioning_gap() <= measured.gap.value + 1e-7 < 1.01 * WORLD.conditioning_gap()
     assert measured.variance.value < 0.8 * WORLD.filter_variance()
+    error = 4 * measured.coverage.standard_error + 0.003
+    assert measured.coverage.value == pytest.approx(WORLD.coverage(0.9), abs=error)
 
 
 def test_the_forward_divergence_learns_the_filter():
@@ -35,6 +37,7 @@ def test_the_forward_divergence_learns_the_filter():
     measured = two_sensors.measure(WORLD, network)
     assert measured.variance.value == pytest.approx(WORLD.filter_variance(), rel=0.02)
     assert measured.gap.value == pytest.approx(WORLD.gap_of_true_filter(), rel=0.03)
+    assert measured.coverage.value == pytest.approx(0.9, abs=0.01)
 
 
 def test_full_conditions_close_the_gap():

@@ -312,7 +312,16 @@ def population_elbo(data_model, model, num_timesteps, lookahead):
 # Learning -----------------------------------------------------------------------------------------
 
 
-def learn(data_model, num_timesteps, lookahead, *, seed=0, state_size=None, num_starts=2):
+def learn(
+    data_model,
+    num_timesteps,
+    lookahead,
+    *,
+    seed=0,
+    state_size=None,
+    num_starts=2,
+    from_truth=True,
+):
     """Maximise `population_elbo` over the model: what an infinite data set and a perfect q teach.
 
     BFGS from several starts (the truth, autoregressions with little R, nearly deterministic states,
@@ -326,6 +335,8 @@ def learn(data_model, num_timesteps, lookahead, *, seed=0, state_size=None, num_
       seed: of the random starts.
       state_size: size of the learned state; None for that of `data_model`.
       num_starts: number of random starts beside the structured ones.
+      from_truth: start from `data_model` too, as it is and with one of its noises made small; False
+        to see whether learning finds it.
 
     Returns:
       model: the `LinearGaussian` of the highest objective found. Variances end at 1e-14 of the
@@ -348,6 +359,7 @@ def learn(data_model, num_timesteps, lookahead, *, seed=0, state_size=None, num_
         seed=seed,
         state_size=state_size,
         num_starts=num_starts,
+        from_truth=from_truth,
     )
     return optima[0].model
 
@@ -365,11 +377,21 @@ class Optimum(NamedTuple):
     start: str
 
 
-def local_optima(data_model, num_timesteps, lookahead, *, seed=0, state_size=None, num_starts=2):
+def local_optima(
+    data_model,
+    num_timesteps,
+    lookahead,
+    *,
+    seed=0,
+    state_size=None,
+    num_starts=2,
+    from_truth=True,
+):
     """The distinct end points of `learn`, best first: competing optima show themselves here.
 
     Args:
-      data_model, num_timesteps, lookahead, seed, state_size, num_starts: as in `learn`.
+      data_model, num_timesteps, lookahead: as in `learn`, and
+      seed, state_size, num_starts, from_truth: too.
 
     Returns:
       A list of `Optimum`, by falling `elbo`; end points within 1e-6 nats count as one.
@@ -387,7 +409,8 @@ def local_optima(data_model, num_timesteps, lookahead, *, seed=0, state_size=Non
     size = data_model.state_size if state_size is None else state_size
     size = _checks.integer(size, "state_size", minimum=1)
     _checks.integer(num_starts, "num_starts", minimum=0)
-    found = learning.maximise(data_model, num_timesteps, k, size, num_starts, seed)
+    starts = learning.Starts(size, num_starts, seed, from_truth)
+    found = learning.maximise(data_model, num_timesteps, k, starts)
     models = [(name, LinearGaussian(*matrices)) for name, matrices in found]
     optima = [
         Optimum(model, population_elbo(data_model, model, num_timesteps, k), name)

@@ -9,6 +9,8 @@ directions form one batch of the recursions. Competing optima at R -> 0 (autoreg
 exist, so that several starts are needed.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.linalg
 import scipy.optimize
@@ -27,16 +29,29 @@ SAME_LOSS = 1e-6
 LOOSE, TIGHT = 1e-4, 1e-10
 
 
-def maximise(data, num_timesteps, lookahead, state_size, num_starts, seed):
+class Starts(NamedTuple):
+    """Where to search from.
+
+    state_size: size of the learned state.
+    num_random: random starts beside the structured ones.
+    seed: of the random starts.
+    from_truth: whether the truth, and the truth with one noise made small, are starts.
+    """
+
+    state_size: int
+    num_random: int
+    seed: int
+    from_truth: bool
+
+
+def maximise(data, num_timesteps, lookahead, starts):
     """Climb from every start, loosely at first; then finish each distinct end point.
 
     Args:
       data: chain that generates the observations.
       num_timesteps: T.
       lookahead: k, between 0 and T - 1.
-      state_size: size of the learned state.
-      num_starts: random starts beside the structured ones.
-      seed: of the random starts.
+      starts: `Starts`.
 
     Returns:
       A list of (name of the start, `Matrices` where it ended), in the units of the data; one for
@@ -47,6 +62,7 @@ def maximise(data, num_timesteps, lookahead, state_size, num_starts, seed):
     """
     state_scale, observation_scale = _scales(data, num_timesteps)
     unit = _rescaled(data, 1.0 / state_scale, 1.0 / observation_scale)
+    state_size = starts.state_size
     size = max(state_size, len(state_scale))
     target = recursions.padded(unit, size)
     predicted, _ = recursions.forward(target, num_timesteps)
@@ -56,7 +72,7 @@ def maximise(data, num_timesteps, lookahead, state_size, num_starts, seed):
         return recursions.bound(target, predicted, judged, num_timesteps, lookahead)
 
     ends = []
-    for name, start in _starts(unit, num_timesteps, state_size, num_starts, seed).items():
+    for name, start in _starts(unit, num_timesteps, starts).items():
         space = ParameterSpace(start.emission, state_size)
         end = _climb(objective, space, space.vector(start), LOOSE)
         ends.append((end.fun, end.x, space, name))
@@ -68,8 +84,9 @@ def maximise(data, num_timesteps, lookahead, state_size, num_starts, seed):
         finished.append((end.fun, end.x, space, name))
     if not finished:
         raise ValueError(
-            "The expected ELBO is not finite at any start, so that there is nothing to learn. "
-            "Check that the variances of data_model stay finite over num_timesteps."
+            "Nothing was learned: the expected ELBO is finite at no start, or there is none. Check "
+            "that the variances of data_model stay finite over num_timesteps, and that num_starts "
+            "is positive if from_truth is False."
         )
     back = np.append(state_scale, np.ones(max(state_size - len(state_scale), 0)))[:state_size]
     return [
@@ -187,8 +204,9 @@ def _distinct(ends):
     return kept
 
 
-def _starts(data, num_timesteps, state_size, num_starts, seed):
+def _starts(data, num_timesteps, wanted):
     """Name -> `Matrices`: the truth, the corners that a small gap rewards, and random ones."""
+    state_size = wanted.state_size
     truth = _resized(data, state_size)
     emission_cov = truth.emission_cov
     state_part = recursions.congruence(truth.emission, truth.initial_cov + truth.transition_cov)
@@ -200,13 +218,15 @@ def _starts(data, num_timesteps, state_size, num_starts, seed):
             emission_cov=emission_cov + state_part,
         ),
     }
+    if not wanted.from_truth:
+        starts.clear()
     order = state_size // len(emission_cov)
     if 1 <= order < num_timesteps:
         starts["autoregression"] = _autoregression(data, num_timesteps, order, truth.emission)
     if state_size >= sum(data.emission.shape):
         starts["innovations"] = _innovations(data, num_timesteps, truth)
-    rng = np.random.default_rng(seed)
-    for i in range(num_starts):
+    rng = np.random.default_rng(wanted.seed)
+    for i in range(wanted.num_random):
         starts[f"random {i + 1}"] = _perturbed(truth, rng)
     return starts
 

@@ -11,6 +11,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from tfp_gaps import _checks, networks, training
 from tfp_gaps._tensorflow import tf
@@ -82,12 +83,14 @@ class Measured(NamedTuple):
     slope: regression coefficient of the network's mean on c; the closed form is alpha.
     variance: average variance of q; the closed form of the ELBO is S, of the filter S_F.
     held_out_gap: as `gap`, from fresh data; its error is over data points.
+    coverage: share of fresh data whose z falls in the central 90 % interval of q; likewise.
     """
 
     gap: Estimate
     slope: Estimate
     variance: Estimate
     held_out_gap: Estimate
+    coverage: Estimate
 
 
 def train(
@@ -163,7 +166,7 @@ def measure(world, network, *, num_held_out=20_000, seed=1_000_003):
     Args:
         world: the `TwoSensors` that the network was trained on.
         network: a trained `Network` with at least two replicas.
-        num_held_out: fresh data for `held_out_gap`.
+        num_held_out: fresh data for `held_out_gap` and `coverage`.
         seed: of these data.
 
     Returns:
@@ -173,13 +176,16 @@ def measure(world, network, *, num_held_out=20_000, seed=1_000_003):
     mean, variance = network.moments(seen, unseen)
     kl = world.kl_to_full_posterior(seen, unseen, mean, variance)
     slope = (mean * seen) @ weights / (1 + world.noise_seen**2)
-    _, seen, unseen = world.sample(num_held_out, seed)
-    held_out = world.kl_to_full_posterior(seen, unseen, *network.moments(seen, unseen))
+    z, seen, unseen = world.sample(num_held_out, seed)
+    mean_held_out, variance_held_out = network.moments(seen, unseen)
+    held_out = world.kl_to_full_posterior(seen, unseen, mean_held_out, variance_held_out)
+    inside = np.abs(z - mean_held_out) < stats.norm.ppf(0.95) * np.sqrt(variance_held_out)
     return Measured(
         gap=Estimate.from_samples(kl @ weights, kind="seeds"),
         slope=Estimate.from_samples(slope, kind="seeds"),
         variance=Estimate.from_samples(variance @ weights, kind="seeds"),
         held_out_gap=Estimate.from_samples(held_out.mean(axis=0), kind="data points"),
+        coverage=Estimate.from_samples(inside.mean(axis=0), kind="data points"),
     )
 
 
