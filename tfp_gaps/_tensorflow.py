@@ -43,5 +43,8 @@ with _native_stderr_silenced():
     tf.function(lambda: tf.zeros([]), jit_compile=True)()
 
 tf.config.experimental.enable_tensor_float_32_execution(False)
+# Bounds compile anew for each model and network they are given, which is meant; TensorFlow's
+# advice against it would land in the chapters.
+tf.get_logger().setLevel("ERROR")
 
 __all__ = ["HAS_GPU", "tf", "tfk", "tfp"]

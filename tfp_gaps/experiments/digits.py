@@ -20,7 +20,6 @@ from tfp_gaps.tables import Table
 from tfp_gaps.training import Settings
 
 NUM_ROWS = 28
-PAPER_LOOKAHEADS = (0, 1, 3, 7, None)
 
 
 @dataclass(frozen=True)
