@@ -1,5 +1,6 @@
 """Turn an executed notebook into a page: words of figures, cost, stable metadata."""
 
+import base64
 import re
 
 import notebooks
@@ -8,6 +9,7 @@ from notebooks import ChapterError
 
 COST = ("<!-- cost -->", "<!-- /cost -->")
 CHAPTERS = ("<!-- chapters -->", "<!-- /chapters -->")
+HERO = "book/_static/hero.png"
 _KEPT_METADATA = ("kernelspec", "language_info", "tfp_gaps", "mystnb")
 _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -102,11 +104,25 @@ def fill_readme(project):
     if not project.readme.is_file():
         return
     text = project.readme.read_text(encoding="utf-8")
+    if HERO in text:
+        write_hero(project)
     if CHAPTERS[0] in text:
         table = "\n".join(_table_rows(project))
         filled = fill(text, CHAPTERS, table, project.readme.name)
         if filled != text:
             notebooks.write_text(project.readme, filled)
+
+
+def write_hero(project):
+    """Store the first figure of the index as the file that the README shows."""
+    for cell in notebooks.code_cells(notebooks.read(project.path("index"))):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                picture = base64.b64decode(output["data"]["image/png"])
+                target = project.readme.parent / HERO
+                if not target.exists() or target.read_bytes() != picture:
+                    notebooks.write_bytes(target, picture)
+                return
 
 
 def _table_rows(project):

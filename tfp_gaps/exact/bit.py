@@ -328,12 +328,17 @@ class Bit:
         return special.logsumexp(self._log_full(nodes), b=self.probs, axis=-1)
 
     def _slope_of_log_marginal(self, nodes):
-        """d/dz ln p(z | C): slopes of the full posteriors, weighted by their responsibilities."""
-        log_full = self._log_full(nodes)
-        with np.errstate(divide="ignore"):
-            responsibilities = special.softmax(log_full + np.log(self.probs), axis=-1)
-        slopes = (self.locs - np.asarray(nodes)[..., None]) / self.scales**2
-        return np.sum(responsibilities * slopes, axis=-1)
+        """d/dz ln p(z | C), shape [number of nodes]."""
+        return self._log_marginal_and_slope(nodes)[1]
+
+    def _log_marginal_and_slope(self, nodes):
+        """ln p(z | C) and its slope: the full posteriors' slopes, weighted by responsibility."""
+        occurs = self.probs > 0
+        log_joint = self._log_full(nodes)[..., occurs] + np.log(self.probs[occurs])
+        log_marginal = special.logsumexp(log_joint, axis=-1)
+        responsibilities = np.exp(log_joint - log_marginal[..., None])
+        slopes = (self.locs[occurs] - np.asarray(nodes)[..., None]) / self.scales[occurs] ** 2
+        return log_marginal, np.sum(responsibilities * slopes, axis=-1)
 
     def _log_density(self, distribution):
         """Nodes, weights and ln q on them; refuses densities that the nodes do not resolve."""
@@ -362,10 +367,11 @@ class Bit:
         def objective(offset):
             a, b = loc + scale * offset[0], scale * math.exp(offset[1])
             nodes, weights = self._nodes(a, b)
-            log_q = _log_normal(nodes, a, b)
-            mass = weights * np.exp(log_q)
-            slope = self._slope_of_log_marginal(nodes)
-            value = mass @ (log_q - self._log_marginal(nodes))
+            near = np.abs(nodes - a) < 40 * b  # beyond, the density of q underflows
+            nodes, log_q = nodes[near], _log_normal(nodes[near], a, b)
+            mass = weights[near] * np.exp(log_q)
+            log_marginal, slope = self._log_marginal_and_slope(nodes)
+            value = mass @ (log_q - log_marginal)
             # Pathwise derivatives: z = a + b e moves with a at speed 1 and with ln b at z - a.
             return value, np.array([-scale * (mass @ slope), -1 - mass @ (slope * (nodes - a))])
 

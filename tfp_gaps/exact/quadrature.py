@@ -11,7 +11,7 @@ import itertools
 
 import numpy as np
 
-_ORDER = 20
+_UNIT_NODES, _UNIT_WEIGHTS = np.polynomial.legendre.leggauss(20)
 # Unit panels where a density lives, then panels that double: they reach 1e13 scales, so that
 # polynomial tails are integrated too, and cost fewer than a hundred panels per location.
 _NEAR = np.arange(0.0, 8.0, 1.0)
@@ -45,10 +45,9 @@ def graded_nodes(locs, scales, crossings=None):
     # Panels thinner than round-off carry nothing and would only repeat nodes.
     keep = np.diff(edges, prepend=-np.inf) > 1e-15 * np.abs(edges)
     edges = edges[keep]
-    unit_nodes, unit_weights = np.polynomial.legendre.leggauss(_ORDER)
     half = 0.5 * np.diff(edges)[:, None]
-    nodes = 0.5 * (edges[1:] + edges[:-1])[:, None] + half * unit_nodes
-    return nodes.ravel(), (half * unit_weights).ravel()
+    nodes = 0.5 * (edges[1:] + edges[:-1])[:, None] + half * _UNIT_NODES
+    return nodes.ravel(), (half * _UNIT_WEIGHTS).ravel()
 
 
 def gaussian_crossings(locs, scales, log_weights):

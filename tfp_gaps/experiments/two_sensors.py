@@ -134,6 +134,7 @@ def train(
         learning_rate=1e-2,
         clip_norm=100.0,
         steps_per_call=100,
+        jit_compile=False,  # nothing recurs: compiling gains no time here and costs memory
     )
 
     def loss(batch, noise_seeds, kl_weight):
