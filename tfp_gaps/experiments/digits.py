@@ -47,7 +47,7 @@ def _design(latent, hidden, joint_steps, refit_steps, batch, warmup, rate):
 
 SIZES = {
     "smoke": Size(512, 64, 32, 5, 16, 50, _design(4, 16, 60, 40, 32, 20, 4e-3)),
-    "book": Size(20_000, 1000, 250, 50, 250, 500, _design(16, 64, 500, 300, 128, 100, 4e-3)),
+    "book": Size(20_000, 1000, 250, 50, 200, 400, _design(16, 64, 400, 250, 128, 100, 4e-3)),
     "paper": Size(
         60_000, 10_000, 500, 100, 500, 1000, _design(16, 64, 2000, 1000, 128, 300, 3e-3)
     ),
