@@ -61,7 +61,9 @@ element("#bit-width").value = WIDTH;
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the script")
-@pytest.mark.parametrize(("distance", "width"), [(2, 1), (4, 0.5), (6, 1), (0, 2), (8, 0.2)])
+@pytest.mark.parametrize(
+    ("distance", "width"), [(2, 1), (4, 0.5), (5, 1), (6, 1), (0, 2), (8, 0.2)]
+)
 def test_the_script_computes_what_the_package_computes(page, distance, width):
     stub = _STUB.replace("DISTANCE", str(distance)).replace("WIDTH", str(width))
     report = "for (var k in store) console.log(k, store[k].textContent || "

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfp_gaps import _checks
-from tfp_gaps._tensorflow import tf
+from tfp_gaps._tensorflow import HAS_GPU, tf
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.networks import replica_normal, replica_seeds
 
@@ -131,7 +131,7 @@ def elbo(
     seed,
     repetitions=1,
     batch_size=500,
-    jit_compile=True,
+    jit_compile=HAS_GPU,
 ):
     """Evidence lower bound of each sequence under each replica.
 
@@ -145,7 +145,8 @@ def elbo(
       seed: int, of the draws from q.
       repetitions: draws of the whole path per sequence.
       batch_size: sequences evaluated at once; bounds the memory.
-      jit_compile: compile with XLA.
+      jit_compile: compile with XLA. On a CPU compiling costs more time and memory than one
+        evaluation saves, so it is on by default only where there is a GPU.
 
     Returns:
       A `Profile`, nats per sequence and per step.
@@ -186,7 +187,7 @@ def iwae(
     seed,
     repetitions=1,
     paths_at_once=2500,
-    jit_compile=True,
+    jit_compile=HAS_GPU,
 ):
     """Importance-weighted bound with K paths per sequence.
 

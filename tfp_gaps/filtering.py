@@ -5,12 +5,13 @@ conditions alike. Its estimate of p(x_{1:T}) is unbiased; the logarithm is there
 downwards, by about half its variance (`tfp.experimental.mcmc.particle_filter` does the work).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from tfp_gaps import _checks
-from tfp_gaps._tensorflow import tf, tfp
+from tfp_gaps._tensorflow import HAS_GPU, tf, tfp
 from tfp_gaps.models.state_space import step
 from tfp_gaps.networks import replica_normal, replica_seeds
 
@@ -47,10 +48,13 @@ def particle_filter(model, observations, *, num_particles, seed, particles_at_on
     """
     _checks.integer(num_particles, "num_particles", minimum=2)
     observations = _checks.finite_array(observations, "observations", ndim=3)
-    run = tf.function(_filter, jit_compile=True)
-    size = max(1, particles_at_once // num_particles)
+    run = tf.function(_filter, jit_compile=HAS_GPU)
+    total = observations.shape[1]
+    num_batches = math.ceil(total * num_particles / particles_at_once)
+    # Batches of one size: each further size costs a tracing of its own.
+    size = math.ceil(total / num_batches)
     parts = []
-    for index, start in enumerate(range(0, observations.shape[1], size)):
+    for index, start in enumerate(range(0, total, size)):
         batch = tf.cast(observations[:, start : start + size], tf.float32)
         batch = tf.repeat(batch[:, tf.newaxis], model.num_replicas, axis=1)
         parts.append(run(model, batch, num_particles, tf.constant([seed, index], tf.int32)))

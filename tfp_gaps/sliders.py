@@ -13,11 +13,11 @@ from tfp_gaps import _checks
 from tfp_gaps.figures import COLOURS
 
 CURVES = (
-    ("posterior_a", "full posterior, bit 0", ""),
-    ("posterior_b", "full posterior, bit 1", ""),
+    ("posterior_a", "full posterior if bit = 0", ""),
+    ("posterior_b", "full posterior if bit = 1", ""),
     ("marginal", "p(z | C), their mixture", ""),
-    ("moment_matched", "Gaussian matching its moments", "8 4"),
-    ("mode_seeking", "Gaussian closest in KL(N ‖ mixture)", "2 4"),
+    ("moment_matched", "moment-matched Gaussian", "8 4"),
+    ("mode_seeking", "mode-seeking Gaussian", "2 4"),
     ("shared", "shared posterior q_C", ""),
 )
 """Key into `figures.COLOURS`, label, and dash pattern of each curve, in drawing order."""
@@ -26,7 +26,7 @@ QUANTITIES = (
     ("overlap", "overlap of the two"),
     ("shared_sd", "sd of the shared posterior"),
     ("marginal_sd", "sd of p(z | C)"),
-    ("information", "missing information I(z; bit), nats"),
+    ("information", "missing information, nats"),
     ("gap", "conditioning gap, nats"),
 )
 """Identifier and label of each printed number."""
@@ -35,7 +35,7 @@ _STYLE = """
 #bit-slider{background:#fff;color:#111;border:1px solid #999;border-radius:6px;padding:.75rem;
  max-width:42rem;box-sizing:border-box;font-size:1rem;line-height:1.4}
 #bit-slider *{color:#111;box-sizing:border-box}
-#bit-slider .row{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 .5rem}
+#bit-slider .bit-row{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 .5rem}
 #bit-slider input{width:100%;margin:.2rem 0 .7rem;accent-color:#1f66c9;min-height:1.6rem}
 #bit-slider svg{width:100%;height:auto;display:block;background:#fff}
 #bit-slider ul,#bit-slider dl{list-style:none;margin:.4rem 0;padding:0;display:grid;
@@ -124,7 +124,7 @@ def bit_slider(distance=4.0, width=0.5):
     distance = _within(distance, "distance", 0.0, 8.0)
     width = _within(width, "width", 0.2, 2.0)
     controls = _control("distance", "Distance between the two means", distance, (0, 8, 0.1))
-    controls += _control("width", "Width (standard deviation) of both", width, (0.2, 2, 0.05))
+    controls += _control("width", "Width of both (sd)", width, (0.2, 2, 0.05))
     rows = "".join(
         f'<div><dt>{html.escape(label)}</dt><dd data-number="{key}"></dd></div>'
         for key, label in QUANTITIES
@@ -151,7 +151,7 @@ def _control(key, label, value, limits):
     """One labelled range input with its output."""
     low, high, step = limits
     return (
-        f'<div class="row"><label for="bit-{key}">{label}</label>'
+        f'<div class="bit-row"><label for="bit-{key}">{label}</label>'
         f'<output id="bit-{key}-value" for="bit-{key}">{value:g}</output></div>'
         f'<input type="range" id="bit-{key}" min="{low}" max="{high}" step="{step}" '
         f'value="{value:g}">'
@@ -171,7 +171,7 @@ def _plot():
         for key, _, dashes in CURVES
     )
     return (
-        '<svg data-plot viewBox="0 0 600 305" role="img" aria-label="Curves of the bit">'
+        '<svg data-plot viewBox="0 0 600 312" role="img" aria-label="Curves of the bit">'
         f'<path d="M6 250H594" stroke="#111"/>{ticks}'
         '<text x="300" y="301" font-size="21" text-anchor="middle">'
         "z (all heights rescaled together)</text>"

@@ -372,6 +372,17 @@ def test_samples_from_the_shared_factors_give_the_bound():
     # Four standard errors; the seed is fixed, so that this passes or fails for ever.
     assert abs(elbos.mean() - expected) < 4 * error
     assert error < 0.05
+    found = lg.sampled_gap(model, q, x, seed=4)
+    np.testing.assert_allclose(found, lg.kalman_filter(model, x).log_likelihood - elbos, atol=EXACT)
+
+
+def test_the_posterior_has_no_gap_at_any_draw():
+    model = random_model(3, 2, seed=43)
+    _, x = lg.sample(model, 12, 100, seed=8)
+    full = lg.shared_factors(model, model, 12, None)
+    assert np.max(np.abs(lg.sampled_gap(model, full, x, seed=9))) < EXACT
+    partial = lg.shared_factors(model, model, 12, 0)
+    assert np.max(np.abs(lg.sampled_gap(model, partial, x, seed=9))) > 0.1
 
 
 def test_samples_from_factors_have_their_marginals():
@@ -938,6 +949,12 @@ UNDETECTABLE = LinearGaussian(1.1, 0.1, 0.0, 1.0, 0.5)
         (
             lambda: lg.factors_elbo(KNOWN, KNOWN, lg.shared_factors(KNOWN, KNOWN, 4, 0)),
             "must be positive definite",
+        ),
+        (
+            lambda: lg.sampled_gap(
+                KNOWN, lg.shared_factors(KNOWN, KNOWN, 4, 0), np.zeros((4, 1, 1)), seed=0
+            ),
+            "a covariance is singular",
         ),
         (lambda: lg.online_filter(MODEL).coverage(1.0), "probability below 1"),
         (lambda: lg.online_filter(MODEL).coverage(0.0), "nominal must be greater than zero"),

@@ -15,26 +15,28 @@ QUICK = training.Settings(400, 256, learning_rate=3e-2, steps_per_call=100)
 @pytest.fixture(scope="module")
 def trained():
     return experiment.train(
-        WORLD, "linear", num_timesteps=4, lookahead=0, seeds=[0, 1], settings=QUICK, num_data=20_000
+        WORLD,
+        "linear",
+        num_timesteps=4,
+        lookaheads=[0, 1, None],
+        seed=0,
+        settings=QUICK,
+        num_data=20_000,
     )
 
 
-def test_linear_network_lands_on_the_closed_form(trained):
-    closed = exact.conditioning_gap(WORLD, 4, 0)
-    for replica in (0, 1):
-        found = experiment.exact_gap(trained, replica=replica)
+def test_linear_networks_land_on_the_closed_forms(trained):
+    for lookahead, found in zip(trained.lookaheads, experiment.exact_gaps(trained), strict=True):
+        closed = exact.conditioning_gap(WORLD, 4, lookahead)
         # It is the best of its family; 400 steps leave about .001.
         assert closed <= found < closed + 0.01
 
 
-def test_measured_gap_agrees_with_the_exact_one(trained):
-    for replica in (0, 1):
-        measured = experiment.measured_gap(
-            trained, num_timesteps=4, num_sequences=4000, seed=3, replica=replica
-        )
-        expected = experiment.exact_gap(trained, replica=replica)
-        assert measured.standard_error < 0.02
-        assert abs(measured.value - expected) < 4 * measured.standard_error
+def test_measured_gaps_agree_with_the_exact_ones(trained):
+    measured = experiment.measured_gaps(trained, num_timesteps=4, num_sequences=4000, seed=3)
+    for found, expected in zip(measured, experiment.exact_gaps(trained), strict=True):
+        assert found.standard_error < 0.02
+        assert abs(found.value - expected) < 4 * found.standard_error
 
 
 def test_trained_factors_approach_the_closed_form(trained):
@@ -46,20 +48,22 @@ def test_trained_factors_approach_the_closed_form(trained):
     np.testing.assert_allclose(found.observation_weights, best.observation_weights, atol=0.05)
 
 
-@pytest.mark.parametrize("lookahead", [0, 1, None])
+@pytest.mark.parametrize("lookahead", [0, 1, None, (0, 1, None)])
 def test_linear_network_sees_what_it_may(lookahead):
+    each = lookahead if isinstance(lookahead, tuple) else [lookahead] * 3
     network = experiment.LinearNetwork(
-        num_timesteps=4, observation_size=2, latent_size=1, num_replicas=1
+        num_timesteps=4, observation_size=2, latent_size=1, num_replicas=3
     )
     network.weights.assign(tf.ones_like(network.weights))
-    observations = np.zeros((4, 1, 1, 2), np.float32)
+    observations = np.zeros((4, 3, 1, 2), np.float32)
     before = network.context(tf.constant(observations), lookahead=lookahead).numpy()
     for s in range(4):
         moved = observations.copy()
         moved[s] = 1.0
         after = network.context(tf.constant(moved), lookahead=lookahead).numpy()
-        changed = (after != before)[:, 0, 0, 0].tolist()
-        assert changed == [lookahead is None or s <= t + lookahead for t in range(4)]
+        for replica, k in enumerate(each):
+            changed = (after != before)[:, replica, 0, 0].tolist()
+            assert changed == [k is None or s <= t + k for t in range(4)]
 
 
 def test_linear_network_draws_with_its_own_density():
@@ -89,9 +93,9 @@ def test_linear_network_draws_with_its_own_density():
 def test_recurrent_network_is_measured_above_the_closed_form():
     settings = training.Settings(200, 128, learning_rate=4e-3, steps_per_call=100)
     trained = experiment.train(
-        WORLD, "recurrent", num_timesteps=3, lookahead=1, seeds=[0], settings=settings
+        WORLD, "recurrent", num_timesteps=3, lookaheads=[1], seed=0, settings=settings
     )
-    measured = experiment.measured_gap(trained, num_timesteps=3, num_sequences=2000, seed=1)
+    [measured] = experiment.measured_gaps(trained, num_timesteps=3, num_sequences=2000, seed=1)
     closed = exact.conditioning_gap(WORLD, 3, 1)
     assert closed - 4 * measured.standard_error < measured.value < closed + 0.5
 
@@ -119,8 +123,10 @@ def test_learning_curve_reports_per_step():
 
 def test_bad_input_is_refused(trained):
     with pytest.raises(ValueError, match="Unknown network 'cubic'"):
-        experiment.train(WORLD, "cubic", num_timesteps=4, lookahead=0, seeds=[0])
+        experiment.train(WORLD, "cubic", num_timesteps=4, lookaheads=[0], seed=0)
+    with pytest.raises(ValueError, match="one look-ahead at a time"):
+        experiment.train(WORLD, "recurrent", num_timesteps=4, lookaheads=[0, 1], seed=0)
     with pytest.raises(ValueError, match="made for 4 time steps"):
-        experiment.measured_gap(trained, num_timesteps=5, num_sequences=10, seed=0)
+        experiment.measured_gaps(trained, num_timesteps=5, num_sequences=10, seed=0)
     with pytest.raises(ValueError, match="lookahead"):
         trained.network.masked_weights(-1)

@@ -48,9 +48,7 @@ def _design(latent, hidden, joint_steps, refit_steps, batch, warmup, rate):
 SIZES = {
     "smoke": Size(512, 64, 32, 5, 16, 50, _design(4, 16, 60, 40, 32, 20, 4e-3)),
     "book": Size(20_000, 1000, 250, 50, 200, 400, _design(16, 64, 400, 250, 128, 100, 4e-3)),
-    "paper": Size(
-        60_000, 10_000, 500, 100, 500, 1000, _design(16, 64, 2000, 1000, 128, 300, 3e-3)
-    ),
+    "paper": Size(60_000, 10_000, 500, 100, 500, 1000, _design(16, 64, 2000, 1000, 128, 300, 3e-3)),
 }
 
 
@@ -259,12 +257,24 @@ def difference_over_seeds(result, baseline, quantity):
     return paired_difference(values, others, kind="seeds")
 
 
+def difference_of_advantages(result, baseline, quantity, other):
+    """How much more `quantity` favours a result over the baseline than `other` does, over seeds."""
+    advantages = [
+        [a["value"] - b["value"] for a, b in zip(*entries, strict=True)]
+        for entries in (
+            (result["estimates"][name], baseline["estimates"][name]) for name in (quantity, other)
+        )
+    ]
+    return paired_difference(*advantages, kind="seeds")
+
+
 def paper_table(stored_results):
     """Table of stored results: one row per look-ahead, means over seeds in nats per image."""
     columns = {
         "ELBO": "elbo",
         "IWAE, own q": "iwae",
         "IWAE, fresh full q": "iwae_fresh_full",
+        "particle filter": "log_likelihood_filter",
         "lower half given upper": "log_likelihood_lower_half",
         "ELBO, training images": "elbo_train",
     }
