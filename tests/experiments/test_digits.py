@@ -20,9 +20,7 @@ def splits():
 
 @pytest.fixture(scope="module")
 def fitted(splits):
-    return {
-        k: fit_jointly(splits.train, SIZE.design, lookahead=k, seeds=[0]) for k in (0, None)
-    }
+    return {k: fit_jointly(splits.train, SIZE.design, lookahead=k, seeds=[0]) for k in (0, None)}
 
 
 def test_every_look_ahead_has_the_same_parameters_and_start(fitted, splits):
@@ -56,9 +54,7 @@ def test_refitting_leaves_the_model_alone(fitted, splits):
 
 def test_completions_keep_the_upper_half(fitted, splits):
     upper = splits.test.observations[:14, :3]
-    images = digits.complete(
-        fitted[0].model, upper, num_completions=4, num_particles=20, seed=0
-    )
+    images = digits.complete(fitted[0].model, upper, num_completions=4, num_particles=20, seed=0)
     assert images.shape == (4, 1, 3, 28, 28)
     np.testing.assert_array_equal(images[2, 0, :, :14], upper.transpose(1, 0, 2))
     assert np.all((images >= 0) & (images <= 1))

@@ -155,13 +155,22 @@ class LinearGaussianStateSpace(tf.Module):
     def transition(self, latent, control=None):
         """Return p(z_t | z_{t-1}) for z_{t-1} [..., replicas, batch, latent]."""
         del control
-        mean = tf.matmul(latent, self._transition, transpose_b=True)
+        mean = _rows(latent, self._transition)
         return DiagonalNormal(mean, self._transition_scale * tf.ones_like(mean))
 
     def emission(self, latent):
         """Return p(x_t | z_t) as a distribution: batch [..., replicas, batch], event [channels]."""
-        mean = tf.matmul(latent, self._emission, transpose_b=True)
+        mean = _rows(latent, self._emission)
         return tfd.Independent(tfd.Normal(mean, self._emission_scale * tf.ones_like(mean)), 1)
+
+
+def _rows(latent, matrix):
+    """Apply a matrix to each latent vector.
+
+    Not by a broadcasting `tf.matmul`: oneDNN's product of a rank-4 with a rank-2 tensor overwrites
+    memory in TensorFlow 2.18 to 2.21.
+    """
+    return tf.einsum("...i,oi->...o", latent, matrix)
 
 
 def _diagonal_scale(covariance, name):
