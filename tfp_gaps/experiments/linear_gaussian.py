@@ -195,9 +195,6 @@ def measured_gaps(trained, *, num_timesteps, num_sequences, seed):
         num_samples=1,
         lookahead=trained.lookahead,
         seed=seed,
-        # Uncompiled, oneDNN's product of a rank-4 with a rank-2 tensor, as in this model, writes
-        # past its memory in TensorFlow 2.18 to 2.21 (TensorFlow's issue 117700).
-        jit_compile=True,
     )
     return [
         Estimate.from_samples(evidence - row, kind="Monte Carlo") for row in drawn.per_sequence()
