@@ -98,8 +98,9 @@ def _fit(model, train, design, settings, lookahead, seeds, checkpoint, progress,
 def side_by_side(fit, items, num_threads=2):
     """Run independent fits in threads: {item: fit(item)}.
 
-    One small recurrence keeps one core busy; the second would stand idle. The results do not depend
-    on it, because no fit shares state or random numbers with another.
+    One small recurrence keeps one core busy; the second would stand idle. No fit shares state or
+    random numbers with another; results may still differ in rounding, as the cores are shared out
+    otherwise.
     """
     items = list(items)
     with ThreadPoolExecutor(num_threads) as pool:
