@@ -176,7 +176,7 @@ def _climb(objective, space, vector, tolerance):
     """Run BFGS on minus the objective; the result's `fun` is infinite if it never was finite.
 
     BFGS and not L-BFGS-B: at this size the dense curvature pays, and SciPy's port of the latter to
-    C is a hundred times slower when OpenBLAS uses several threads (SciPy's issue 22438).
+    C is a hundred times slower when OpenBLAS uses several threads (reported to SciPy as 22438).
     """
 
     def loss(u):
