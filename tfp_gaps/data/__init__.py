@@ -1,35 +1,64 @@
-"""Data sets: one loader each, one registry of checksums, time-major sequences out.
+"""Data sets: one loader each, checksums beside them, time-major sequences out.
 
     data.load("digits", num_train=20_000)
+    data.load("traffic", source="metr-la")
 
-looks for the raw files in the folder named by the environment variable TFP_GAPS_DATA, then in the
-user's cache, then fetches them; whatever is found is compared with its checksum before it is used.
+What the package does not carry itself is looked for in the folder that the environment variable
+TFP_GAPS_DATA names, then in the user's cache, then fetched; whatever is found is compared with its
+checksum before it is used.
 """
 
 from tfp_gaps import _checks
-from tfp_gaps.data import digits
-from tfp_gaps.data.sequences import Sequences, Splits
+from tfp_gaps.data import digits, traffic, uav
+from tfp_gaps.data.sequences import Sequences, Splits, Windows, as_sequences
 from tfp_gaps.data.store import DataError
 
-LOADERS = {"digits": digits}
+LOADERS = {"digits": digits, "traffic": traffic, "uav": uav}
+FILES = {  # what can be fetched: the three data sets, and sources that a loader names
+    "digits": digits.fetch,
+    "traffic": traffic.fetch,
+    "metr-la": lambda: traffic.fetch("metr-la"),
+    "seattle": lambda: traffic.fetch("seattle"),
+    "seattle-year": lambda: traffic.fetch("seattle-year"),
+    "uav": uav.fetch,
+    "blackbird": lambda: uav.fetch("blackbird"),
+}
 
-__all__ = ["LOADERS", "DataError", "Sequences", "Splits", "fetch", "load"]
+__all__ = [
+    "FILES",
+    "LOADERS",
+    "DataError",
+    "Sequences",
+    "Splits",
+    "Windows",
+    "as_sequences",
+    "fetch",
+    "load",
+]
 
 
 def load(name, **options):
     """Load a data set as `Splits` of time-major `Sequences`.
 
     Args:
-      name: "digits".
-      **options: passed to the loader, see `tfp_gaps.data.digits.load`.
+      name: "digits", "traffic" or "uav".
+      **options: passed to the loader, see `load` of `tfp_gaps.data.digits`, `.traffic`, `.uav`.
 
     Raises:
-      ValueError: for an unknown name or impossible sizes.
+      ValueError: for an unknown name or impossible options.
       DataError: if the files are missing and cannot be fetched, or are corrupt.
+
+    >>> load("uav").test.observations.shape
+    (40, 40, 3)
     """
     return LOADERS[_checks.one_of(name, "data set", sorted(LOADERS))].load(**options)
 
 
 def fetch(name):
-    """Make sure that the raw files of a data set are at hand and whole; return their paths."""
-    return LOADERS[_checks.one_of(name, "data set", sorted(LOADERS))].fetch()
+    """Make sure that the raw files of a data set are at hand; return their paths.
+
+    Args:
+      name: one of `FILES`: a data set (its default source), or "metr-la", "seattle",
+        "seattle-year", "blackbird".
+    """
+    return FILES[_checks.one_of(name, "data set", sorted(FILES))]()

@@ -83,7 +83,7 @@ def pixels():
     if len(paths) == 1:
         return _from_npz(paths[0])
     train, test = (
-        store.read_verified(path, digest)
+        store.read_verified(path, f"sha256:{digest}", data_set="digits")
         for path, digest in zip(paths, RAW_FILES.values(), strict=True)
     )
     return _parse(train, NUM_TRAIN), _parse(test, NUM_TEST)

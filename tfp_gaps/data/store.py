@@ -1,17 +1,45 @@
-"""Where raw files lie, and whether they are what they should be."""
+"""Where raw files lie, and whether they are what they should be.
 
+A file is looked for in the folder that TFP_GAPS_DATA names, then in the user's cache, then fetched
+from its URL; its checksum is compared before anything is read from it. A fetched file reaches the
+cache whole or not at all.
+"""
+
+import errno
+import hashlib
+import io
 import os
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pooch
 
 from tfp_gaps import storage
 
 FOLDER_VARIABLE = "TFP_GAPS_DATA"
+TIMEOUT = 20  # seconds without an answer
 
 
 class DataError(RuntimeError):
     """Data are missing, unreachable, or do not match their checksum."""
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A file that others publish.
+
+    data_set: its name for `tfp-gaps data fetch`.
+    names: paths inside a folder, tried in this order; the first one is used in the cache.
+    digest: "sha256:..." or, where the publisher states no other, "git:..." (a git blob's SHA-1).
+    url: where it is fetched from.
+    """
+
+    data_set: str
+    names: tuple[str, ...]
+    digest: str
+    url: str
 
 
 def cache_folder():
@@ -37,18 +65,159 @@ def given_folder():
     return folder
 
 
-def read_verified(path, digest):
-    """Return the bytes of a file after comparing them with their SHA-256.
+def fetch(raw):
+    """Return the path of a raw file, which is fetched if it is nowhere yet.
 
     Raises:
-      DataError: if they differ.
+      DataError: if it is missing and cannot be fetched, or is not what it should be.
+      OSError: if it cannot be written to the cache; nothing is left behind.
     """
-    content = Path(path).read_bytes()
-    found = storage.sha256(content)
+    for folder in filter(None, (given_folder(), cache_folder())):
+        for name in raw.names:
+            if (folder / name).is_file():
+                return folder / name
+    content = _download(raw)
+    if digest_like(raw.digest, content) != raw.digest:
+        raise DataError(
+            f"{raw.url} should have {_short(raw.digest)}, but what came has "
+            f"{_short(digest_like(raw.digest, content))} ({len(content)} bytes). It was cut short "
+            f"or changed at the source: run `tfp-gaps data fetch {raw.data_set}` again, and report "
+            f"it if it persists."
+        )
+    path = cache_folder() / raw.names[0]
+    storage.write_atomically(path, content)
+    return path
+
+
+def read(raw):
+    """Return the path and the verified bytes of a raw file, fetched if it is nowhere yet.
+
+    Raises:
+      DataError, OSError: as `fetch`.
+    """
+    path = fetch(raw)
+    return path, read_verified(path, raw.digest, data_set=raw.data_set)
+
+
+def read_verified(path, digest, *, data_set):
+    """Return the bytes of a file after comparing them with their checksum.
+
+    Args:
+      path: of the file.
+      digest: "sha256:..." or "git:...".
+      data_set: its name for `tfp-gaps data fetch`, for the message.
+
+    Raises:
+      DataError: if they differ, or the file cannot be read.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"expected to read {path} of the data set {data_set}, but the system said: "
+            f"{error.strerror}. Make it readable, or delete it and run "
+            f"`tfp-gaps data fetch {data_set}`."
+        ) from error
+    found = digest_like(digest, content)
     if found != digest:
         raise DataError(
-            f"{path} should have SHA-256 {digest[:16]}…, but has {found[:16]}… "
+            f"{path} should have {_short(digest)}, but has {_short(found)} "
             f"({len(content)} bytes): it is truncated, altered, or another file. Delete it and "
-            f"run `tfp-gaps data fetch digits`, or put the right file in its place."
+            f"run `tfp-gaps data fetch {data_set}`, or put the right file in its place."
         )
     return content
+
+
+def digest_like(pattern, content):
+    """Checksum of bytes, of the kind of the checksum `pattern`.
+
+    >>> digest_like("sha256:", b"")[:19], digest_like("git:", b"")[:16]
+    ('sha256:e3b0c44298fc', 'git:e69de29bb2d1')
+    """
+    kind = pattern.split(":")[0]
+    if kind == "git":
+        header = f"blob {len(content)}\0".encode()
+        return "git:" + hashlib.sha1(header + content).hexdigest()
+    return "sha256:" + storage.sha256(content)
+
+
+def _short(digest):
+    kind, value = digest.split(":")
+    return f"{ {'sha256': 'SHA-256', 'git': 'git SHA-1'}[kind] } {value[:16]}…"
+
+
+def _download(raw):
+    """Fetch the bytes of a raw file; a partial download is thrown away."""
+    download = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=False)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "download"
+        try:
+            download(raw.url, str(target), None)
+            return target.read_bytes()
+        # Whatever a library under the downloader raises means that there is no file.
+        except Exception as error:
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                raise
+            raise DataError(
+                f"the data set {raw.data_set} needs {raw.names[0]}, which is neither in the folder "
+                f"{FOLDER_VARIABLE} nor in the cache {cache_folder()}, and could not be fetched "
+                f"from {raw.url} ({_reason(error)}). Check the network and run "
+                f"`tfp-gaps data fetch {raw.data_set}` again, or set {FOLDER_VARIABLE} to a folder "
+                f"that holds {raw.names[0]}."
+            ) from error
+
+
+def _reason(error):
+    """Why a download failed: the end of the message, since libraries wrap the cause in theirs."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {'…' if len(text) > 160 else ''}{text[-160:]}"
+
+
+def digest_of_arrays(arrays):
+    """SHA-256 over names, types, shapes and bytes of a dict of arrays.
+
+    Archives written by different programs differ in their headers; this checksum does not.
+    """
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def compress(arrays):
+    """The bytes of a compressed npz file of a dict of arrays."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def read_own(path, digest):
+    """Read a npz file that is part of this package.
+
+    Args:
+      path: of the file.
+      digest: of its arrays, see `digest_of_arrays`.
+
+    Returns:
+      dict of arrays.
+
+    Raises:
+      DataError: if it is missing, cannot be read, or was altered.
+    """
+    advice = "It is part of this package: restore it with git, or install the package again."
+    try:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:
+        raise DataError(
+            f"expected arrays in {path}, but could not read them ({type(error).__name__}: "
+            f"{error}). {advice}"
+        ) from error
+    if digest_of_arrays(arrays) != digest:
+        raise DataError(
+            f"the arrays of {path} should have SHA-256 {digest[:16]}…, but have "
+            f"{digest_of_arrays(arrays)[:16]}…. {advice}"
+        )
+    return arrays
