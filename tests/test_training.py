@@ -1,5 +1,8 @@
 """Optimisation, clipping, checkpoints and exact resume."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -147,7 +150,7 @@ def test_batches_are_permutations_per_epoch():
 )
 def test_bad_settings(change, message):
     with pytest.raises(ValueError, match=message):
-        Settings(**({"num_steps": 1, "batch_size": 1} | change))
+        Settings(**({"num_steps": 1, "batch_size": 2} | change))
 
 
 def test_too_few_data_and_missing_replica_axis(data):
@@ -155,7 +158,7 @@ def test_too_few_data_and_missing_replica_axis(data):
     with pytest.raises(ValueError, match="at least one batch of 500"):
         training.fit(loss, [w], data, Settings(1, 500), seeds=[0])
     with pytest.raises(ValueError, match="replica axis of length 2"):
-        training.fit(loss, [w], data, Settings(1, 5), seeds=[0, 1])
+        training.fit(loss, [w], data, Settings(1, 6), seeds=[0, 1])
 
 
 def test_progress_bar_is_silent_unless_on_a_terminal(capsys):
@@ -177,3 +180,86 @@ def test_progress_bar_is_silent_unless_on_a_terminal(capsys):
     assert "run 10/10" in terminal.text and "1.500" in terminal.text
     training.progress_bar("run", 10)(10, np.array([1.5]))
     assert capsys.readouterr().err == ""
+
+
+def test_shards_average_to_the_whole_batch(data):
+    # Without noise the gradient of the batch is the mean of the shards' gradients.
+    found = []
+    for num_shards in (1, 2, 4):
+        w, loss = quadratic([0], noise_scale=0.0)
+        settings = Settings(40, 20, learning_rate=0.05, clip_norm=1.0, num_shards=num_shards)
+        training.fit(loss, [w], data, settings, seeds=[0])
+        found.append(w.numpy())
+    # Float32 sums in another order, over 40 steps of Adam.
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+    np.testing.assert_allclose(found[2], found[0], atol=1e-5)
+
+
+def test_keeps_what_was_best_on_validation_data(data, tmp_path):
+    # The training loss pulls w to the data's mean at (1, -2, .5); the validation loss of replica 0
+    # is smallest near the origin, that of replica 1 at that mean.
+    w, loss = quadratic([0, 1])
+    target = np.array([[0.3, -0.3, 0.1], data.mean(0)])
+
+    def validate():
+        return np.sum((w.numpy() - target) ** 2, -1)
+
+    settings = Settings(200, 20, learning_rate=0.02, steps_per_call=5, validate_every=10)
+    options = {"seeds": [0, 1], "checkpoint": tmp_path / "run.npz", "checkpoint_seconds": 0.0}
+    history = training.fit(loss, [w], data, settings, validate=validate, **options)
+    first, second = history.best_steps
+    assert 10 <= first < 60 and second > 100
+    assert history.validation_losses.shape == (20, 2)
+    # What is returned is what was best, replica by replica, not what came last.
+    np.testing.assert_allclose(validate(), history.validation_losses.min(0), rtol=1e-12)
+    kept = w.numpy().copy()
+    again, loss = quadratic([0, 1])
+    training.fit(loss, [again], data, settings, validate=lambda: np.zeros(2), **options)
+    np.testing.assert_array_equal(again, kept)  # read back from the checkpoint
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 9}, "batch_size must be a multiple of num_shards"),
+        ({"validate_every": 30}, "validate_every must be a multiple of steps_per_call"),
+    ],
+)
+def test_settings_that_do_not_divide(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**({"num_steps": 10, "batch_size": 8, "num_shards": 2} | settings))
+
+
+DISTRIBUTED = """
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tfp_gaps import training
+from tfp_gaps.data.sequences import Sequences, Splits
+from tfp_gaps.experiments.sequential import Design, fit_jointly
+x = np.random.default_rng(0).normal(size=[6, 64, 2]).astype("float32")
+splits = Splits(*[Sequences(x)] * 3, "noise")
+settings = training.Settings(12, 16, clip_norm=50.0, steps_per_call=4, learning_rate=1e-2)
+design = Design(2, 8, "normal", settings, settings)
+alone = fit_jointly(splits, design, lookahead=1, seeds=[0, 1])
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    both = fit_jointly(splits, design, lookahead=1, seeds=[0, 1], strategy=strategy)
+assert strategy.num_replicas_in_sync == 2
+np.testing.assert_allclose(both.history.losses, alone.history.losses, rtol=1e-4)
+for a, b in zip(alone.model.trainable_variables, both.model.trainable_variables):
+    np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5)
+print("the same")
+"""
+
+
+def test_two_devices_give_the_result_of_one():
+    # Logical devices must be made before TensorFlow starts its runtime: a process of its own. The
+    # shards are the same on one device and on two; only the order of sums differs, which twelve
+    # steps of Adam can amplify to about 1e-5.
+    done = subprocess.run(
+        [sys.executable, "-c", DISTRIBUTED], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "the same" in done.stdout

@@ -15,7 +15,9 @@ import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import HAS_GPU, tf
+from tfp_gaps.data.sequences import as_sequences
 from tfp_gaps.estimate import Estimate
+from tfp_gaps.models.state_space import log_likelihood
 from tfp_gaps.networks import replica_normal, replica_seeds
 
 
@@ -50,7 +52,7 @@ class Bound:
         return float(means.std(ddof=1) / math.sqrt(len(means)))
 
 
-def elbo_terms(model, network, observations, noise, *, lookahead, controls=None):
+def elbo_terms(model, network, observations, noise, *, lookahead, controls=None, mask=None):
     """One draw of the ELBO, step by step.
 
     Args:
@@ -59,24 +61,25 @@ def elbo_terms(model, network, observations, noise, *, lookahead, controls=None)
       observations: [time, replicas, batch, channels].
       noise: standard normal [time, replicas, batch, latent].
       lookahead: k >= 0 or None.
-      controls: [time, replicas, batch, control_size] or None.
+      controls: [time, replicas, batch, control_size] or None; row t acts into step t.
+      mask: 1 where observed, of the shape of `observations`, or None.
 
     Returns:
-      log_likelihood: ln p(x_t | z_t), [time, replicas, batch].
+      log_likelihood: ln p(x_t | z_t) of what is observed, [time, replicas, batch].
       divergence: KL(q_t || p_t), [time, replicas, batch].
     """
-    context = network.context(observations, lookahead=lookahead, controls=controls)
+    context = network.context(observations, lookahead=lookahead, controls=controls, mask=mask)
     path = network.sample_path(model, context, noise, controls=controls)
-    return model.emission(path.latents).log_prob(observations), path.divergence
+    return log_likelihood(model, path.latents, observations, mask), path.divergence
 
 
 def importance_log_weights(
-    model, network, observations, seeds, *, num_samples, lookahead, controls=None
+    model, network, observations, seeds, *, num_samples, lookahead, controls=None, mask=None
 ):
     """Draw K paths per sequence and return ln p(x, z) - ln q(z | x).
 
     Args:
-      model, network, observations, lookahead, controls: as in `elbo_terms`.
+      model, network, observations, lookahead, controls, mask: as in `elbo_terms`.
       seeds: int32 [num_replicas, 2].
       num_samples: K.
 
@@ -84,7 +87,7 @@ def importance_log_weights(
       log_weights: [K, replicas, batch], nats.
     """
     time, replicas, batch = observations.shape[:3]
-    context = network.context(observations, lookahead=lookahead, controls=controls)
+    context = network.context(observations, lookahead=lookahead, controls=controls, mask=mask)
 
     def tile(tensor):
         return None if tensor is None else tf.tile(tensor, [1, 1, num_samples, 1])
@@ -92,8 +95,8 @@ def importance_log_weights(
     noise = replica_normal([time, num_samples * batch, model.latent_size], seeds)
     noise = tf.transpose(noise, [1, 0, 2, 3])
     path = network.sample_path(model, tile(context), noise, controls=tile(controls))
-    log_likelihood = model.emission(path.latents).log_prob(tile(observations))
-    total = tf.reduce_sum(log_likelihood + path.log_weight, 0)
+    fit = log_likelihood(model, path.latents, tile(observations), tile(mask))
+    total = tf.reduce_sum(fit + path.log_weight, 0)
     return tf.transpose(tf.reshape(total, [replicas, num_samples, batch]), [1, 0, 2])
 
 
@@ -125,7 +128,7 @@ class Profile:
 def elbo(
     model,
     network,
-    observations,
+    sequences,
     *,
     lookahead,
     seed,
@@ -140,7 +143,8 @@ def elbo(
     Args:
       model: state-space model.
       network: inference network.
-      observations: [time, sequences, channels]; every replica sees the same.
+      sequences: `data.Sequences`, or a bare array [time, sequences, channels]; every replica sees
+        the same. Missing values do not count.
       lookahead: k >= 0 or None.
       seed: int, of the draws from q.
       repetitions: draws of the whole path per sequence.
@@ -154,17 +158,17 @@ def elbo(
     Raises:
       ValueError: for wrong shapes, NaN observations, or counts below one.
     """
-    observations = _sequences(observations)
+    sequences = as_sequences(sequences)
     _checks.integer(repetitions, "repetitions", minimum=1)
 
     @tf.function(jit_compile=jit_compile)
     def terms(batch, seeds):
-        noise = replica_normal([batch.shape[0], batch.shape[2], model.latent_size], seeds)
-        noise = tf.transpose(noise, [1, 0, 2, 3])
-        return elbo_terms(model, network, batch, noise, lookahead=lookahead)
+        time, _, size, _ = batch["observations"].shape
+        noise = tf.transpose(replica_normal([time, size, model.latent_size], seeds), [1, 0, 2, 3])
+        return elbo_terms(model, network, noise=noise, lookahead=lookahead, **batch)
 
     parts = []
-    for index, batch in enumerate(_batches(observations, model.num_replicas, batch_size)):
+    for index, batch in enumerate(batches(sequences, model.num_replicas, batch_size)):
         draws = []
         for repetition in range(repetitions):
             stream = index * repetitions + repetition
@@ -180,7 +184,7 @@ def elbo(
 def iwae(
     model,
     network,
-    observations,
+    sequences,
     *,
     num_samples,
     lookahead,
@@ -194,7 +198,7 @@ def iwae(
         IWAE-K(x) = E ln 1/K sum_j p(x, z^j) / q(z^j | x)
 
     Args:
-      model, network, observations, lookahead, seed, repetitions, jit_compile: as in `elbo`.
+      model, network, sequences, lookahead, seed, repetitions, jit_compile: as in `elbo`.
       num_samples: K >= 1.
       paths_at_once: paths evaluated at once; bounds the memory.
 
@@ -204,7 +208,7 @@ def iwae(
     Raises:
       ValueError: for K < 1, wrong shapes or NaN observations.
     """
-    observations = _sequences(observations)
+    sequences = as_sequences(sequences)
     advice = "K = 1 is a one-sample ELBO; use 100 for tables."
     k = _checks.integer(num_samples, "num_samples", minimum=1, advice=advice)
     _checks.integer(repetitions, "repetitions", minimum=1)
@@ -213,36 +217,37 @@ def iwae(
     @tf.function(jit_compile=jit_compile)
     def bound(batch, seeds):
         log_weights = importance_log_weights(
-            model, network, batch, seeds, num_samples=k, lookahead=lookahead
+            model, network, seeds=seeds, num_samples=k, lookahead=lookahead, **batch
         )
         return log_mean_exp(log_weights)
 
     values = []
-    for index, batch in enumerate(_batches(observations, model.num_replicas, batch_size)):
+    for index, batch in enumerate(batches(sequences, model.num_replicas, batch_size)):
         streams = range(index * repetitions, (index + 1) * repetitions)
         seeds = [replica_seeds([seed] * model.num_replicas, "iwae", stream) for stream in streams]
         values.append(np.stack([bound(batch, s).numpy().astype(np.float64) for s in seeds]))
     return Bound(np.concatenate(values, axis=-1))
 
 
-def _sequences(observations):
-    observations = np.asarray(observations)
-    if observations.ndim != 3 or 0 in observations.shape:
-        raise ValueError(
-            f"observations must have shape [time, sequences, channels] with at least one of each, "
-            f"but have shape {observations.shape}. Transpose to time-major."
-        )
-    if not np.all(np.isfinite(observations)):
-        bad = int(np.isnan(observations).any(axis=(0, 2)).sum())
-        raise ValueError(
-            f"observations must be finite, but {bad} of {observations.shape[1]} sequences hold "
-            f"NaN or infinite values. Mask or drop them before the bound is evaluated."
-        )
-    return observations
+def batches(sequences, num_replicas, batch_size):
+    """Yield the parts of sequences as the keyword arguments that a network's densities take.
 
-
-def _batches(observations, num_replicas, batch_size):
-    """Yield [time, replicas, batch, channels] in float32."""
-    for start in range(0, observations.shape[1], batch_size):
-        batch = tf.cast(observations[:, start : start + batch_size], tf.float32)
-        yield tf.repeat(batch[:, tf.newaxis], num_replicas, axis=1)
+    Yields:
+      dict of "observations", "controls", "mask" as far as there are any, each float32 [time,
+      replicas, batch, channels].
+    """
+    fields = {
+        "observations": sequences.observations,
+        "controls": sequences.controls,
+        "mask": sequences.mask,
+    }
+    for start in range(0, len(sequences), batch_size):
+        part = {
+            name: tf.cast(array[:, start : start + batch_size], tf.float32)
+            for name, array in fields.items()
+            if array is not None
+        }
+        yield {
+            name: tf.repeat(tensor[:, tf.newaxis], num_replicas, axis=1)
+            for name, tensor in part.items()
+        }

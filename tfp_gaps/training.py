@@ -1,13 +1,18 @@
-"""Fit parameters by stochastic gradients: schedule, clipping, checkpoints, exact resume.
+"""Fit parameters by stochastic gradients: schedule, clipping, selection, checkpoints, exact resume.
 
 `fit` knows neither model nor data. It is given a loss per replica and data that lie in memory, and
 runs Adam on it; every replica has its own batches, noise and gradient clipping, so that R replicas
 in one run end where R runs of one replica would.
 
-All randomness is a function of (seed, step). A run that is killed and started again continues from
+A batch is cut into shards whose gradients are computed side by side: on the cores of a CPU, where a
+recurrence keeps only one of them busy, or on several devices through `tf.distribute`. The result is
+the same wherever the shards are computed, up to rounding.
+
+All randomness is a function of (seed, step, shard). A run that is killed and started again continues from
 its last checkpoint and ends at the bit-identical result on the same machine.
 """
 
+import contextlib
 import math
 import os
 import sys
@@ -19,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfp_gaps import _checks, storage
-from tfp_gaps._tensorflow import tf, tfk
+from tfp_gaps._tensorflow import HAS_GPU, tf, tfk
 from tfp_gaps.networks import replica_seeds
 
 
@@ -33,6 +38,10 @@ class Settings:
     kl_warmup_steps: the divergence is weighted by step / kl_warmup_steps until it reaches one.
     clip_norm: largest norm of a replica's gradient, in units of the loss; None for no clipping.
     steps_per_call: steps between returns to Python.
+    validate_every: steps between two looks at the validation loss, a multiple of steps_per_call; the
+      parameters with the smallest one are kept, for each replica its own. 0 for none: the last
+      parameters are the result.
+    num_shards: parts of a batch whose gradients are computed side by side; divides batch_size.
     jit_compile: compile the step with XLA. It doubles the speed of a recurrence on a CPU, and on a
       GPU spares a kernel launch per operation and time step.
     """
@@ -43,6 +52,8 @@ class Settings:
     kl_warmup_steps: int = 0
     clip_norm: float | None = None
     steps_per_call: int = 20
+    validate_every: int = 0
+    num_shards: int = 1 if HAS_GPU else 2
     jit_compile: bool = True
 
     def __post_init__(self):
@@ -50,6 +61,18 @@ class Settings:
         _checks.integer(self.batch_size, "batch_size", minimum=1)
         _checks.integer(self.kl_warmup_steps, "kl_warmup_steps", minimum=0)
         _checks.integer(self.steps_per_call, "steps_per_call", minimum=1)
+        _checks.integer(self.validate_every, "validate_every", minimum=0)
+        _checks.integer(self.num_shards, "num_shards", minimum=1)
+        for name, whole, part in (
+            ("batch_size", self.batch_size, self.num_shards),
+            ("validate_every", self.validate_every, self.steps_per_call),
+        ):
+            if whole % part:
+                divisor = "num_shards" if name == "batch_size" else "steps_per_call"
+                raise ValueError(
+                    f"{name} must be a multiple of {divisor}, which is {part}, but is {whole}. "
+                    f"Choose {whole - whole % part + part}, for instance."
+                )
         _checks.positive_float(self.learning_rate, "learning_rate")
         if self.clip_norm is not None:
             _checks.positive_float(self.clip_norm, "clip_norm")
@@ -61,13 +84,24 @@ class History(NamedTuple):
     steps: int [calls], the step after each call.
     losses: float [calls, replicas], mean loss over the call, in the units of the loss.
     skipped_steps: int [replicas], steps whose gradient was not finite and was left out.
-    seconds: wall time spent, all sessions together.
+    seconds: wall time spent, all parts of an interrupted run together.
+    validation_steps: int [looks], the steps at which the validation loss was measured.
+    validation_losses: float [looks, replicas].
     """
 
     steps: np.ndarray
     losses: np.ndarray
     skipped_steps: np.ndarray
     seconds: float
+    validation_steps: np.ndarray
+    validation_losses: np.ndarray
+
+    @property
+    def best_steps(self):
+        """int [replicas]: the step whose parameters were kept."""
+        if len(self.validation_steps) == 0:
+            return np.repeat(self.steps[-1:], self.losses.shape[1])
+        return self.validation_steps[np.argmin(self.validation_losses, 0)]
 
     @property
     def diverged(self):
@@ -82,10 +116,12 @@ def fit(
     settings,
     *,
     seeds,
+    validate=None,
     checkpoint=None,
     checkpoint_seconds=None,
     fingerprint="",
     progress=None,
+    strategy=None,
 ):
     """Minimise `loss` over `variables`; they hold the result on return.
 
@@ -94,15 +130,20 @@ def fit(
         is [replicas, batch_size, ...] of `data`'s dtype; `seeds` is int32 [replicas, 2], fresh in
         each step.
       variables: list of tf.Variable, each with the replica axis first.
-      data: array [data points, ...]; it is moved to the device once.
+      data: array [data points, ...], or a structure of arrays; moved to the device once. `batch` has
+        the same structure.
       settings: `Settings`.
       seeds: one int per replica.
+      validate: callable () -> [replicas], the loss on held-out data at the present parameters, to
+        choose them by; None to keep the last ones.
       checkpoint: path of an npz file, or None to run without.
       checkpoint_seconds: least time between two checkpoints; None for the environment variable
         TFP_GAPS_CHECKPOINT_SECONDS, or 60.
       fingerprint: text that identifies the run (model, data); a checkpoint of another run is
         refused.
       progress: callable (step, losses) after each call, e.g. `progress_bar`, or None.
+      strategy: a `tf.distribute.Strategy` over whose devices the shards are spread, or None. The
+        variables must have been made within its scope.
 
     Returns:
       A `History`.
@@ -114,7 +155,7 @@ def fit(
     """
     if checkpoint_seconds is None:
         checkpoint_seconds = float(os.environ.get("TFP_GAPS_CHECKPOINT_SECONDS", "60"))
-    run = _Run(loss, variables, data, settings, seeds, fingerprint)
+    run = _Run(loss, variables, data, settings, seeds, fingerprint, validate, strategy)
     if checkpoint is not None:
         run.restore(Path(checkpoint))
     last_saved = time.monotonic()
@@ -126,6 +167,7 @@ def fit(
         if checkpoint is not None and (due or run.step == settings.num_steps):
             run.save(Path(checkpoint))
             last_saved = time.monotonic()
+    run.take_best()
     return run.history()
 
 
@@ -170,56 +212,99 @@ def clip_by_replica_norm(gradients, clip_norm):
     return [apply(g) for g in gradients], is_finite
 
 
-def build_step(loss, variables, data, optimizer, settings, seeds):
+def build_step(loss, variables, data, optimizer, settings, seeds, strategy=None):
     """Build one training step.
 
     Args:
-      data: tensor [data points, ...].
+      data: tensor [data points, ...], or a structure of them.
       others: as in `fit`.
 
     Returns:
       A function (indices [replicas, batch_size], step []) -> (losses, is_finite), both [replicas].
     """
+    num_devices = 1 if strategy is None else strategy.num_replicas_in_sync
+    if settings.num_shards % num_devices:
+        raise ValueError(
+            f"num_shards must be a multiple of the number of devices, which is {num_devices}, but "
+            f"is {settings.num_shards}. Every device computes the same number of shards."
+        )
 
-    def one_step(indices, step):
-        batch = tf.gather(data, indices)
+    @tf.function(jit_compile=settings.jit_compile)
+    def shard_gradients(indices, step, shard):
+        batch = tf.nest.map_structure(lambda array: tf.gather(array, indices), data)
         warmup = float(max(settings.kl_warmup_steps, 1))
         kl_weight = tf.minimum(1.0, (tf.cast(step, tf.float32) + 1.0) / warmup)
+        noise_seeds = replica_seeds(seeds, "training noise", step * settings.num_shards + shard)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            losses = loss(batch, replica_seeds(seeds, "training noise", step), kl_weight)
+            losses = loss(batch, noise_seeds, kl_weight) / settings.num_shards
             total = tf.reduce_sum(losses)
-        gradients = tape.gradient(total, variables, unconnected_gradients="zero")
+        return [losses, *tape.gradient(total, variables, unconnected_gradients="zero")]
+
+    def device_step(indices, step):
+        shards = tf.split(indices, settings.num_shards, axis=1)
+        per_device = settings.num_shards // num_devices
+        first = 0 if strategy is None else per_device * _device_index()
+        # Independent calls, which the runtime spreads over the cores.
+        parts = [shard_gradients(shards[first + i], step, first + i) for i in range(per_device)]
+        sums = [tf.add_n(part) for part in zip(*parts, strict=True)]
+        if strategy is not None:
+            sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        losses, *gradients = sums
         gradients, is_finite = clip_by_replica_norm(gradients, settings.clip_norm)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        pairs = zip(gradients, variables, strict=True)
+        optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
         return losses, is_finite
 
-    return tf.function(one_step, jit_compile=settings.jit_compile)
+    def one_step(indices, step):
+        if strategy is None:
+            return device_step(indices, step)
+        results = strategy.run(device_step, (indices, step))
+        return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], results)
+
+    return tf.function(one_step)
+
+
+def _device_index():
+    """Which of a strategy's devices this code is traced for."""
+    index = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return int(index) if isinstance(index, int) else int(tf.get_static_value(index))
 
 
 class _Run:
     """The state of a fit between two calls of its compiled steps."""
 
-    def __init__(self, loss, variables, data, settings, seeds, fingerprint):
+    def __init__(self, loss, variables, data, settings, seeds, fingerprint, validate, strategy):
         self.settings, self.seeds, self.variables = settings, list(seeds), list(variables)
-        self._validate(data)
+        self._num_data = self._check(data)
         schedule = tfk.optimizers.schedules.CosineDecay(
             settings.learning_rate, settings.num_steps, alpha=0.05
         )
-        self.optimizer = tfk.optimizers.Adam(schedule)
-        self.optimizer.build(self.variables)
+        with contextlib.nullcontext() if strategy is None else strategy.scope():
+            self.optimizer = tfk.optimizers.Adam(schedule)
+            self.optimizer.build(self.variables)
         self.fingerprint = f"{fingerprint} {asdict(settings)} seeds={self.seeds}"
         self.step, self.seconds = 0, 0.0
         self.skipped = np.zeros(len(self.seeds), np.int64)
         self.steps, self.losses = [], []
-        self._num_data = len(data)
-        self._call = self._build_call(loss, tf.constant(data))
+        self._validate = validate if settings.validate_every else None
+        self.validation_steps, self.validation_losses = [], []
+        self.best = [variable.numpy() for variable in self.variables]
+        self._call = self._build_call(loss, tf.nest.map_structure(tf.constant, data), strategy)
 
-    def _validate(self, data):
-        if len(data) < self.settings.batch_size:
+    def _check(self, data):
+        """Check data and variables; return the number of data points."""
+        sizes = {len(array) for array in tf.nest.flatten(data)}
+        if len(sizes) != 1:
+            raise ValueError(
+                f"all arrays of data must have the same number of data points, but have "
+                f"{sorted(sizes)}. The first axis counts them."
+            )
+        size = sizes.pop()
+        if size < self.settings.batch_size:
             raise ValueError(
                 f"data must hold at least one batch of {self.settings.batch_size}, but holds "
-                f"{len(data)} data points. Use a smaller batch_size or more data."
+                f"{size} data points. Use a smaller batch_size or more data."
             )
         for variable in self.variables:
             if variable.shape.rank < 2 or variable.shape[0] != len(self.seeds):
@@ -228,9 +313,12 @@ class _Run:
                     f"first, but {variable.name} has shape {tuple(variable.shape)}. Build the "
                     f"networks with one seed per replica."
                 )
+        return size
 
-    def _build_call(self, loss, data):
-        one_step = build_step(loss, self.variables, data, self.optimizer, self.settings, self.seeds)
+    def _build_call(self, loss, data, strategy):
+        one_step = build_step(
+            loss, self.variables, data, self.optimizer, self.settings, self.seeds, strategy
+        )
         num_replicas = len(self.seeds)
 
         @tf.function
@@ -264,12 +352,39 @@ class _Run:
         self.skipped += skipped.numpy()
         self.steps.append(self.step)
         self.losses.append(losses)
+        if self._validate is not None and self._is_look():
+            self._look()
         self.seconds += time.monotonic() - started
         return losses
 
+    def _is_look(self):
+        return self.step % self.settings.validate_every == 0 or self.step == self.settings.num_steps
+
+    def _look(self):
+        """Measure the validation loss; keep the parameters of the replicas that improved."""
+        losses = np.asarray(self._validate(), np.float64)
+        losses = np.where(np.isfinite(losses), losses, np.inf)
+        best = np.min(self.validation_losses, axis=0) if self.validation_losses else np.inf
+        for replica in np.flatnonzero(losses < best):
+            for kept, variable in zip(self.best, self.variables, strict=True):
+                kept[replica] = variable.numpy()[replica]
+        self.validation_steps.append(self.step)
+        self.validation_losses.append(losses)
+
+    def take_best(self):
+        """Give the variables the values that were best on the validation data."""
+        if self._validate is not None:
+            for kept, variable in zip(self.best, self.variables, strict=True):
+                variable.assign(kept)
+
     def history(self):
         return History(
-            np.asarray(self.steps), np.asarray(self.losses), self.skipped.copy(), self.seconds
+            np.asarray(self.steps),
+            np.asarray(self.losses),
+            self.skipped.copy(),
+            self.seconds,
+            np.asarray(self.validation_steps, int),
+            np.asarray(self.validation_losses).reshape(-1, len(self.seeds)),
         )
 
     def save(self, path):
@@ -278,6 +393,12 @@ class _Run:
         arrays = {f"state_{i:03d}": variable.numpy() for i, variable in enumerate(state)}
         arrays |= {"steps": np.asarray(self.steps), "losses": np.asarray(self.losses)}
         arrays |= {"skipped": self.skipped}
+        arrays |= {
+            "validation_steps": np.asarray(self.validation_steps, int),
+            "validation_losses": np.asarray(self.validation_losses).reshape(-1, len(self.seeds)),
+        }
+        if self._validate is not None:
+            arrays |= {f"best_{i:03d}": kept for i, kept in enumerate(self.best)}
         description = {
             "fingerprint": self.fingerprint,
             "step": self.step,
@@ -316,6 +437,10 @@ class _Run:
         self.step, self.seconds = description["step"], description["seconds"]
         self.skipped = arrays["skipped"].copy()
         self.steps, self.losses = list(arrays["steps"]), list(arrays["losses"])
+        self.validation_steps = list(arrays["validation_steps"])
+        self.validation_losses = list(arrays["validation_losses"])
+        if self._validate is not None:
+            self.best = [arrays[f"best_{i:03d}"].copy() for i in range(len(self.variables))]
 
 
 def _previous(path):

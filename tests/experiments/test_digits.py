@@ -20,7 +20,7 @@ def splits():
 
 @pytest.fixture(scope="module")
 def fitted(splits):
-    return {k: fit_jointly(splits.train, SIZE.design, lookahead=k, seeds=[0]) for k in (0, None)}
+    return {k: fit_jointly(splits, SIZE.design, lookahead=k, seeds=[0]) for k in (0, None)}
 
 
 def test_every_look_ahead_has_the_same_parameters_and_start(fitted, splits):
@@ -30,7 +30,7 @@ def test_every_look_ahead_has_the_same_parameters_and_start(fitted, splits):
     short = dataclasses.replace(
         SIZE.design, joint=dataclasses.replace(SIZE.design.joint, num_steps=1, learning_rate=1e-12)
     )
-    starts = [fit_jointly(splits.train, short, lookahead=k, seeds=[0]) for k in (0, None)]
+    starts = [fit_jointly(splits, short, lookahead=k, seeds=[0]) for k in (0, None)]
     for a, b in zip(*(s.network.trainable_variables for s in starts), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9)
 
@@ -46,7 +46,7 @@ def test_training_improves_the_bound(fitted):
 def test_refitting_leaves_the_model_alone(fitted, splits):
     model = fitted[0].model
     before = [variable.numpy().copy() for variable in model.trainable_variables]
-    refit = fit_network(model, splits.train, SIZE.design, lookahead=None, seeds=[0])
+    refit = fit_network(model, splits, SIZE.design, lookahead=None, seeds=[0])
     assert refit.model is model and refit.lookahead is None
     for variable, value in zip(model.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)

@@ -1,4 +1,4 @@
 """One file per experiment of the book: data, model, conditioning, fit and bounds in one result."""
 
-BENCHMARKS = ("digits",)
-"""The sequential benchmarks of Bayer et al. (2021) that the book runs so far, of three."""
+BENCHMARKS = ("digits", "traffic", "uav")
+"""The sequential benchmarks of Bayer et al. (2021)."""

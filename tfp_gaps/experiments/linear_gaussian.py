@@ -59,12 +59,17 @@ class LinearNetwork(tf.Module):
         visible = (steps <= last[..., np.newaxis]).astype(np.float32)
         return self.weights * visible[:, :, np.newaxis, :, np.newaxis]
 
-    def context(self, observations, *, lookahead, controls=None):
+    def context(self, observations, *, lookahead, controls=None, mask=None):
         """sum_s W_{t,s} x_s for each t: [time, replicas, batch, latent]."""
-        if controls is not None or observations.shape[0] != self.shape[0]:
+        if controls is not None or mask is not None or observations.shape[0] != self.shape[0]:
+            extra = "".join(
+                f" and {name}"
+                for name, given in (("controls", controls), ("a mask", mask))
+                if given is not None
+            )
             raise ValueError(
-                f"LinearNetwork is made for {self.shape[0]} time steps without controls, but got "
-                f"{observations.shape[0]} steps{'' if controls is None else ' and controls'}."
+                f"LinearNetwork is made for {self.shape[0]} time steps without controls and without "
+                f"missing values, but got {observations.shape[0]} steps{extra}."
             )
         return tf.einsum("rtiso,srbo->trbi", self.masked_weights(lookahead), observations)
 
@@ -166,7 +171,7 @@ def train(world, kind, *, num_timesteps, lookaheads, seed, settings=None, num_da
     history = training.fit(
         negative_elbo(model, network, trained.lookahead),
         list(network.trainable_variables),
-        x.transpose(1, 0, 2).astype(np.float32),
+        {"observations": x.transpose(1, 0, 2).astype(np.float32)},
         SETTINGS[kind] if settings is None else settings,
         seeds=seeds,
     )

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from tfp_gaps import training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.bounds import elbo_terms
@@ -23,7 +25,7 @@ class Design:
     """Sizes of a sequential experiment; the same for every look-ahead.
 
     latent_size, hidden_size: of the model and of the inference network.
-    emission: "bernoulli" or "normal".
+    emission: of the model, see `models.state_space.StateSpace`.
     joint: how model and network are trained together.
     refit: how a fresh network is trained on a frozen model.
     """
@@ -44,55 +46,103 @@ class Fitted(NamedTuple):
     history: training.History
 
 
-def fit_jointly(train, design, *, lookahead, seeds, checkpoint=None, progress=None):
+def fit_jointly(splits, design, *, lookahead, seeds, **options):
     """Train model and inference network together on the ELBO with look-ahead k.
 
     Args:
-      train: `data.Sequences`.
+      splits: `data.Splits`; the validation part chooses the parameters if the settings say so.
       design: `Design`.
       lookahead: k >= 0 or None.
       seeds: one int per replica; initial parameters, batches and noise follow from it.
-      checkpoint, progress: as in `training.fit`.
+      **options: checkpoint, progress, strategy: as in `training.fit`.
 
     Returns:
       `Fitted`.
     """
     model = StateSpace(
-        observation_size=train.observations.shape[-1],
-        latent_size=design.latent_size,
-        hidden_size=design.hidden_size,
+        **sizes(splits, design),
         emission=design.emission,
         seeds=replica_seeds(seeds, "initial model"),
     )
-    return _fit(model, train, design, design.joint, lookahead, seeds, checkpoint, progress, True)
+    return _fit(model, splits, design, lookahead, seeds, True, options)
 
 
-def fit_network(model, train, design, *, lookahead, seeds, checkpoint=None, progress=None):
+def fit_network(model, splits, design, *, lookahead, seeds, **options):
     """Train a fresh inference network on a frozen model; arguments as in `fit_jointly`."""
-    return _fit(model, train, design, design.refit, lookahead, seeds, checkpoint, progress, False)
+    return _fit(model, splits, design, lookahead, seeds, False, options)
 
 
-def _fit(model, train, design, settings, lookahead, seeds, checkpoint, progress, learn_model):
+def sizes(splits, design):
+    """The sizes that data and design give to a model and to its network."""
+    controls = splits.train.controls
+    return {
+        "observation_size": splits.train.observations.shape[-1],
+        "control_size": 0 if controls is None else controls.shape[-1],
+        "latent_size": design.latent_size,
+        "hidden_size": design.hidden_size,
+    }
+
+
+def _fit(model, splits, design, lookahead, seeds, learn_model, options):
+    parts = (splits.train, splits.validation, splits.test)
     network = LookAheadNetwork(
-        observation_size=train.observations.shape[-1],
-        latent_size=design.latent_size,
-        hidden_size=design.hidden_size,
+        **sizes(splits, design),
+        masked=any(part.mask is not None for part in parts),
         seeds=replica_seeds(seeds, "initial network"),
     )
     variables = list(network.trainable_variables)
     if learn_model:
         variables += model.trainable_variables
+    settings = design.joint if learn_model else design.refit
+    validate = None
+    if settings.validate_every:
+        validate = validation_loss(model, network, lookahead, splits.validation)
     history = training.fit(
         negative_elbo(model, network, lookahead),
         variables,
-        train.observations.transpose(1, 0, 2),
+        _data_points(splits.train),
         settings,
         seeds=seeds,
-        checkpoint=checkpoint,
-        fingerprint=f"{design} lookahead={lookahead} learn_model={learn_model}",
-        progress=progress,
+        validate=validate,
+        fingerprint=f"{design} {splits.source} lookahead={lookahead} learn_model={learn_model}",
+        **options,
     )
     return Fitted(model, network, lookahead, history)
+
+
+def _data_points(sequences):
+    """The fields of sequences as {name: array [sequences, time, channels]}."""
+    fields = {
+        "observations": sequences.observations,
+        "controls": sequences.controls,
+        "mask": sequences.mask,
+    }
+    return {
+        name: np.ascontiguousarray(array.transpose(1, 0, 2))
+        for name, array in fields.items()
+        if array is not None
+    }
+
+
+def validation_loss(model, network, lookahead, sequences, *, draws=2):
+    """A function () -> [replicas]: minus the ELBO on held-out sequences, nats per sequence.
+
+    The noise is the same in every call, so that two looks differ by the parameters alone.
+    """
+    data = {name: tf.constant(array) for name, array in _data_points(sequences).items()}
+    loss = negative_elbo(model, network, lookahead)
+    seeds = replica_seeds(range(draws), "validation")
+
+    @tf.function
+    def evaluate():
+        batch = {
+            name: tf.repeat(array[tf.newaxis], model.num_replicas, axis=0)
+            for name, array in data.items()
+        }
+        rows = [tf.repeat(seeds[i : i + 1], model.num_replicas, axis=0) for i in range(draws)]
+        return tf.add_n([loss(batch, row, 1.0) for row in rows]) / draws
+
+    return lambda: evaluate().numpy()
 
 
 def side_by_side(fit, items, num_threads=2):
@@ -108,15 +158,22 @@ def side_by_side(fit, items, num_threads=2):
 
 
 def negative_elbo(model, network, lookahead):
-    """The loss (batch, seeds, kl_weight) -> [replicas], nats per sequence; see `training.fit`."""
+    """The loss (batch, seeds, kl_weight) -> [replicas], nats per sequence; see `training.fit`.
+
+    `batch` holds "observations" and, where there are any, "controls" and "mask", each [replicas,
+    batch, time, channels].
+    """
 
     def loss(batch, seeds, kl_weight):
-        observations = tf.cast(tf.transpose(batch, [2, 0, 1, 3]), tf.float32)
-        time, _, size, _ = observations.shape
+        fields = {
+            name: tf.cast(tf.transpose(array, [2, 0, 1, 3]), tf.float32)
+            for name, array in batch.items()
+        }
+        time, _, size, _ = fields["observations"].shape
         noise = replica_normal([time, size, model.latent_size], seeds)
         noise = tf.transpose(noise, [1, 0, 2, 3])
         log_likelihood, divergence = elbo_terms(
-            model, network, observations, noise, lookahead=lookahead
+            model, network, noise=noise, lookahead=lookahead, **fields
         )
         per_sequence = tf.reduce_sum(kl_weight * divergence - log_likelihood, 0)
         return tf.reduce_mean(per_sequence, -1)

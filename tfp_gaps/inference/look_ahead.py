@@ -26,7 +26,7 @@ import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.models.state_space import positive
+from tfp_gaps.models.state_space import DiagonalNormal, positive
 from tfp_gaps.networks import Dense, gru_scan, split_seeds
 
 
@@ -62,6 +62,8 @@ class LookAheadNetwork(tf.Module):
       observation_size, latent_size, control_size: channels of x_t, z_t, u_t.
       hidden_size: width of the recurrent states and of the layer that joins them with z_{t-1}.
       seeds: int32 [num_replicas, 2], stateless seeds of the initial parameters.
+      masked: whether observations can be missing. The network then also reads which are: a zero
+        that stands for a missing value is not an observed zero.
       minimum_scale: lower bound on the standard deviations v.
 
     Raises:
@@ -76,6 +78,7 @@ class LookAheadNetwork(tf.Module):
         hidden_size,
         seeds,
         control_size=0,
+        masked=False,
         minimum_scale=0.02,
         name="look_ahead_network",
     ):
@@ -84,10 +87,11 @@ class LookAheadNetwork(tf.Module):
         self.latent_size = _checks.integer(latent_size, "latent_size", minimum=1)
         self.hidden_size = _checks.integer(hidden_size, "hidden_size", minimum=1)
         self.control_size = _checks.integer(control_size, "control_size", minimum=0)
+        self.masked = bool(masked)
         self.minimum_scale = _checks.positive_float(minimum_scale, "minimum_scale")
         self.num_replicas = int(seeds.shape[0])
         keys = split_seeds(seeds, 7)
-        inputs = self.observation_size + self.control_size
+        inputs = (2 if masked else 1) * self.observation_size + self.control_size
         width = self.hidden_size
         self._read = [Dense(inputs, 3 * width, seeds=keys[i], name=f"read_{i}") for i in (0, 1)]
         # One variable for both directions: rows 0..S-1 run forward, S..2S-1 backward.
@@ -103,7 +107,7 @@ class LookAheadNetwork(tf.Module):
         # Small at the start: q begins close to the prior.
         self._output = Dense(width, 2 * self.latent_size, seeds=keys[6], scale=0.1, name="output")
 
-    def context(self, observations, *, lookahead, controls=None):
+    def context(self, observations, *, lookahead, controls=None, mask=None):
         """Summarise C_t for every t.
 
         Args:
@@ -111,17 +115,20 @@ class LookAheadNetwork(tf.Module):
           lookahead: k >= 0, or None for full conditions.
           controls: u_{1:T}, [time, replicas, batch, control_size]; row t holds u_{t-1} (zero at
             t = 1), so that x_{1:t+k} brings u_{1:t+k-1}.
+          mask: 1 where observed, of the shape of `observations`, or None; a network built with
+            `masked=True` takes None for all observed.
 
         Returns:
           context: [time, replicas, batch, hidden_size].
 
         Raises:
-          ValueError: for a wrong rank, wrong channels or a negative look-ahead.
+          ValueError: for a wrong rank, wrong channels, a negative look-ahead, or a mask that the
+            network was not built for.
         """
-        self._check(observations, controls)
+        self._check(observations, controls, mask)
         num_timesteps = observations.shape[0]
         k = _checks.look_ahead(lookahead, num_timesteps)
-        inputs = observations if controls is None else tf.concat([observations, controls], -1)
+        inputs = self._inputs(observations, controls, mask)
         forward, backward = self._recur(
             self._read[0](inputs), self._read[1](inputs), block_resets(num_timesteps, k)
         )
@@ -141,28 +148,45 @@ class LookAheadNetwork(tf.Module):
           A `Path`.
         """
         initial = model.initial()
-        first, offset, ratio = self._posterior(initial, None, context[0], noise[0])
+
+        def draw(prior, latent, context_now, noise_now):
+            posterior = self.posterior(prior, latent, context_now)
+            # Offset and width in units of the prior's scale are all that the cost needs.
+            offset = (posterior.mean - prior.mean) / prior.scale
+            drawn = posterior.mean + posterior.scale * noise_now
+            return drawn, offset, posterior.scale / prior.scale
 
         def advance(carry, time_slice):
             context_now, noise_now, *control = time_slice
-            prior = model.transition(carry[0], *control)
-            return self._posterior(prior, carry[0], context_now, noise_now)
+            return draw(model.transition(carry[0], *control), carry[0], context_now, noise_now)
 
+        first = draw(initial, None, context[0], noise[0])
         elements = [context[1:], noise[1:]] + ([] if controls is None else [controls[1:]])
-        later = tf.scan(advance, tuple(elements), initializer=(first, offset, ratio))
+        later = tf.scan(advance, tuple(elements), initializer=first)
         latents, offset, ratio = (
             tf.concat([start[tf.newaxis], rest], 0)
-            for start, rest in zip((first, offset, ratio), later, strict=True)
+            for start, rest in zip(first, later, strict=True)
         )
         return Path(latents, *_cost(offset, ratio, noise))
 
-    def _posterior(self, prior, latent, context, noise):
-        """Draw z_t; also return q's offset and width in units of the prior's scale."""
+    def posterior(self, prior, latent, context):
+        """Return q(z_t | z_{t-1}, C_t) as a DiagonalNormal.
+
+        Args:
+          prior: p(z_t | z_{t-1}, u_{t-1}), or p(z_1).
+          latent: z_{t-1}, [..., replicas, batch, latent], or None for the first step.
+          context: summary of C_t, [..., replicas, batch, hidden_size].
+        """
         hidden = context if latent is None else context + self._latent(latent)
         correction, raw = tf.split(self._output(tf.nn.relu(hidden)), 2, axis=-1)
-        scale = positive(raw, self.minimum_scale)
-        draw = prior.mean + correction + scale * noise
-        return draw, correction / prior.scale, scale / prior.scale
+        return DiagonalNormal(prior.mean + correction, positive(raw, self.minimum_scale))
+
+    def _inputs(self, observations, controls, mask):
+        parts = [observations]
+        if self.masked:
+            seen = tf.ones_like(observations) if mask is None else tf.cast(mask, tf.float32)
+            parts = [observations * seen, seen]
+        return tf.concat(parts + ([] if controls is None else [controls]), -1)
 
     def _recur(self, forward_inputs, backward_inputs, keep):
         """Run both directions in one loop and return their states, each [time, replicas, batch,
@@ -178,7 +202,7 @@ class LookAheadNetwork(tf.Module):
         states = tf.ensure_shape(states, [None, 2 * s, None, width])
         return states[:, :s], tf.reverse(states[:, s:], [0])
 
-    def _check(self, observations, controls):
+    def _check(self, observations, controls, mask):
         expected = (self.num_replicas, self.observation_size)
         shape = observations.shape
         if shape.rank != 4 or (shape[1], shape[3]) != expected:
@@ -186,6 +210,11 @@ class LookAheadNetwork(tf.Module):
                 f"observations must have shape [time, replicas, batch, channels] with "
                 f"{expected[0]} replica(s) and {expected[1]} channel(s), but have shape "
                 f"{tuple(shape)}. Transpose to time-major and add the replica axis."
+            )
+        if mask is not None and not self.masked:
+            raise ValueError(
+                "these observations have missing values, but the network was built without "
+                "masked=True and would take them for zeros. Build it with masked=True."
             )
         given = 0 if controls is None else controls.shape[-1]
         if given != self.control_size:

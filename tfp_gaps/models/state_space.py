@@ -22,7 +22,8 @@ from tfp_gaps.networks import MLP, split_seeds
 
 tfd = tfp.distributions
 
-EMISSIONS = ("bernoulli", "normal")
+EMISSIONS = ("bernoulli", "normal", "student_t", "heteroscedastic")
+MINIMUM_NOISE = 0.05
 
 
 class DiagonalNormal(NamedTuple):
@@ -42,13 +43,19 @@ class StateSpace(tf.Module):
 
         z_1 ~ N(m, diag s^2)
         z_t ~ N((1 - g) z_{t-1} + g f, diag s^2),   (g, f, s) = MLP(z_{t-1}, u_{t-1})
-        x_t ~ Bernoulli(sigmoid(MLP(z_t)))   or   N(MLP(z_t), diag r^2), r learned per channel
+
+    and one of four emissions, the channels independent given z_t:
+
+        bernoulli        x_t ~ Bernoulli(sigmoid(MLP(z_t)))
+        normal           x_t ~ N(MLP(z_t), diag r^2),            r learned per channel
+        student_t        x_t ~ Student-t(n, MLP(z_t), diag r^2), r and n > 2 learned per channel
+        heteroscedastic  x_t ~ N(m, diag r^2),                   (m, r) = MLP(z_t)
 
     Args:
       observation_size: number of channels of x_t.
       latent_size: number of components of z_t.
       hidden_size: width of both hidden layers.
-      emission: "bernoulli" or "normal".
+      emission: "bernoulli", "normal", "student_t" or "heteroscedastic".
       seeds: int32 [num_replicas, 2], stateless seeds of the initial parameters.
       control_size: number of channels of u_t; 0 for none.
       minimum_scale: lower bound on the standard deviations of p(z_t | .). The divergence from q
@@ -92,12 +99,16 @@ class StateSpace(tf.Module):
             output_scale=0.1,
             name="transition",
         )
+        outputs = (2 if emission == "heteroscedastic" else 1) * self.observation_size
         self._emission = MLP(
-            latent_size, hidden_size, self.observation_size, seeds=emission_seeds, name="emission"
+            latent_size, hidden_size, outputs, seeds=emission_seeds, name="emission"
         )
-        if emission == "normal":
-            shape = [self.num_replicas, 1, self.observation_size]
+        shape = [self.num_replicas, 1, self.observation_size]
+        if emission in ("normal", "student_t"):
             self._noise_raw = tf.Variable(tf.fill(shape, 1.0), name="observation_noise")
+        if emission == "student_t":
+            # Six degrees of freedom at the start: outliers are allowed for, the variance exists.
+            self._tail_raw = tf.Variable(tf.fill(shape, 4.0), name="degrees_of_freedom")
 
     def initial(self):
         """Return p(z_1) as a DiagonalNormal of shape [replicas, 1, latent]."""
@@ -117,8 +128,14 @@ class StateSpace(tf.Module):
         outputs = self._emission(latent)
         if self.emission_family == "bernoulli":
             return tfd.Independent(tfd.Bernoulli(logits=outputs), 1)
-        scale = positive(self._noise_raw, 0.05)
-        return tfd.Independent(tfd.Normal(outputs, scale * tf.ones_like(outputs)), 1)
+        if self.emission_family == "heteroscedastic":
+            mean, raw = tf.split(outputs, 2, axis=-1)
+            return tfd.Independent(tfd.Normal(mean, positive(raw, MINIMUM_NOISE)), 1)
+        scale = positive(self._noise_raw, MINIMUM_NOISE) * tf.ones_like(outputs)
+        if self.emission_family == "student_t":
+            tail = 2.0 + tf.nn.softplus(self._tail_raw) * tf.ones_like(outputs)
+            return tfd.Independent(tfd.StudentT(tail, outputs, scale), 1)
+        return tfd.Independent(tfd.Normal(outputs, scale), 1)
 
 
 class LinearGaussianStateSpace(tf.Module):
@@ -188,6 +205,27 @@ def step(model, latent, noise, control=None):
     """Draw z_t given z_{t-1}: mean + scale * noise, all [..., replicas, batch, latent]."""
     prior = model.transition(latent, control)
     return prior.mean + prior.scale * noise
+
+
+def log_likelihood(model, latents, observations, mask=None):
+    """Evaluate ln p(x_t | z_t) over the observed channels, in nats per step.
+
+    Args:
+      model: a state-space model.
+      latents: [..., replicas, batch, latent].
+      observations: [..., replicas, batch, channels]; any finite value where missing.
+      mask: 1 where observed, 0 where missing, of the shape of `observations`; None for all
+        observed.
+
+    Returns:
+      log_likelihood: [..., replicas, batch]. A step without any observation adds zero: missing
+      values are integrated out, which for independent channels means left out.
+    """
+    emission = model.emission(latents)
+    if mask is None:
+        return emission.log_prob(observations)
+    per_channel = emission.distribution.log_prob(observations)
+    return tf.reduce_sum(tf.cast(mask, per_channel.dtype) * per_channel, -1)
 
 
 def sample_latents(model, noise, controls=None):

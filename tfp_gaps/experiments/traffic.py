@@ -1,0 +1,75 @@
+"""Traffic: does a network that sees the road ahead learn a better model of it?
+
+Default variant: many detectors jointly at book scale (counts at one intersection), pooled windows
+of single sensors at paper scale (speeds, METR-LA week), with the variants "one" and "eight" between
+them (Bayer et al. 2021, section on traffic flow; data sets, split and sizes are choices of this
+book). All values are nats per window.
+"""
+
+from dataclasses import replace
+
+from tfp_gaps.experiments.benchmark import Benchmark, Size, latent_variants
+from tfp_gaps.experiments.sequential import Design
+from tfp_gaps.training import Settings
+
+
+def _design(emission, latent, hidden, joint_steps, refit_steps, batch, validate_every, rate=2e-3):
+    common = {"batch_size": batch, "clip_norm": 200.0, "learning_rate": rate}
+    common["validate_every"] = validate_every
+    joint = Settings(joint_steps, kl_warmup_steps=min(200, joint_steps // 4), **common)
+    return Design(latent, hidden, emission, joint, Settings(refit_steps, **common))
+
+
+_EVALUATION = {"num_samples": 100, "num_particles": 1000, "start": 18, "horizon": 12}
+_MANY = Size(
+    design=_design("student_t", 8, 48, 800, 400, 64, 40),
+    num_bound=1000,
+    num_iwae=1000,
+    num_filter=1000,
+    **_EVALUATION,
+)
+_ONE = replace(
+    _MANY,
+    design=_design("heteroscedastic", 4, 32, 800, 400, 64, 40),
+    data={"sensors": "one"},
+)
+_WEEK = Size(
+    design=_design("heteroscedastic", 4, 48, 5000, 2500, 128, 200),
+    num_bound=5000,
+    num_iwae=1500,
+    num_filter=1500,
+    data={"source": "metr-la", "sensors": "one"},
+    **_EVALUATION,
+)
+_EIGHT = replace(
+    _WEEK,
+    design=_design("student_t", 8, 48, 3000, 1500, 64, 100),
+    data={"source": "metr-la", "sensors": "eight"},
+)
+SIZES = {
+    "smoke": replace(
+        _MANY,
+        design=_design("student_t", 3, 16, 40, 20, 32, 20),
+        num_samples=5,
+        num_particles=50,
+    ),
+    "book": _MANY,
+    "paper": _WEEK,
+}
+
+
+def _one(size):
+    """Windows of single sensors: of the counts; the week has them as its default."""
+    return size if size is _WEEK else replace(size, design=_ONE.design, data=_ONE.data)
+
+
+def _eight(size):
+    """The eight sensors of the week that vary most, jointly."""
+    return _EIGHT
+
+
+BENCHMARK = Benchmark(
+    "traffic", SIZES, {"one": _one, "eight": _eight} | latent_variants((2, 4, 8, 16, 32))
+)
+VARIANTS = tuple(BENCHMARK.variants)
+load, run, stored = BENCHMARK.load, BENCHMARK.run, BENCHMARK.stored
