@@ -12,9 +12,8 @@ PYTHON_IN_ENV := $(BIN)/python
 HTML := _build/html/index.html
 # Chapters for `make rerun`; empty means all.
 CHAPTERS ?=
-# The stored paper-scale set; a run that is already in results/ is not repeated.
-PAPER_LOOKAHEADS ?= 0 1 full
-PAPER_SEEDS ?= 0 1 2
+# `make paper` gives each run two of so many cores.
+CORES ?= 2
 
 .PHONY: help env book html test lint unit verdicts rerun check data bench paper lock clean
 
@@ -75,10 +74,8 @@ data: env ## Fetch the digits, if they are not in the cache yet
 bench: env ## Measure speed and memory
 	@$(PYTHON_IN_ENV) benchmarks/run.py
 
-paper: env data ## Run the paper-scale experiments: hours; resumes where it stopped
-	@for lookahead in $(PAPER_LOOKAHEADS); do
-	    $(BIN)/tfp-gaps run digits --scale paper --lookahead $$lookahead --seeds $(PAPER_SEEDS)
-	done
+paper: env data ## Compute the stored results that are missing: hours; resumes where it stopped
+	@$(BIN)/tfp-gaps sweep --cores $(CORES)
 
 lock: ## Resolve the dependencies anew and write the lock files
 	@tools/environment.sh uv

@@ -1,16 +1,16 @@
 """The command line as a person and a script meet it."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
 from tfp_gaps import __main__ as command_line
-from tfp_gaps import results
+from tfp_gaps import experiments, runs
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*arguments):
@@ -24,12 +24,13 @@ def smoke(folder, *extra):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "faces"], "invalid choice: 'faces' (choose from 'digits')"),
+        (["run", "faces"], "invalid choice: 'faces' (choose from 'digits'"),
         (["run", "digits", "--scale", "huge"], "invalid choice: 'huge'"),
         (["run", "digits", "--lookahead", "-1"], "argument --lookahead"),
         (["run", "digits", "--lookahead", "most"], "expected 0, 1, 2, ... or full"),
         (["run", "digits", "--seeds", "1.5"], "expected an integer"),
         (["data", "fetch", "faces"], "invalid choice"),
+        (["sweep", "--cores", "0"], "expected a number of cores"),
         ([], "required: COMMAND"),
     ],
 )
@@ -41,9 +42,17 @@ def test_bad_use_ends_with_status_2(arguments, message, capsys):
     assert message in captured.err and captured.out == ""
 
 
-def test_repeated_seeds_and_unwritable_folder(tmp_path, capsys):
-    assert run(*smoke(tmp_path, "--seeds", "1", "1")) == 1
+def test_impossible_runs_end_with_status_2(tmp_path, capsys):
+    assert run(*smoke(tmp_path, "--seeds", "1", "1")) == 2
     assert "seeds must differ" in capsys.readouterr().err
+    assert run(*smoke(tmp_path, "--variant", "../x")) == 2
+    assert "small letters" in capsys.readouterr().err
+    assert run("sweep", "--file", str(tmp_path / "absent.yml"), "--dry-run") == 2
+    assert "Name another file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_unwritable_folder_and_foreign_files(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(*smoke(tmp_path / "file")) == 1
     assert "Choose a folder that can be written" in capsys.readouterr().err
@@ -51,39 +60,29 @@ def test_repeated_seeds_and_unwritable_folder(tmp_path, capsys):
     assert "should be a stored result" in capsys.readouterr().out
 
 
+def test_a_run_that_another_process_works_on(tmp_path, capsys):
+    lock = tmp_path / ".checkpoints/digits/smoke/k0-seed0.lock"
+    with runs.exclusive(lock, "the same run"):
+        assert run(*smoke(tmp_path)) == 1
+    assert "is at work on it. Wait until that one has ended" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["verify"], ["data", "path", "uav"]])
+def test_commands_that_compute_nothing_do_not_load_tensorflow(arguments):
+    code = (
+        "import sys; from tfp_gaps.__main__ import main; status = main(sys.argv[1:]);"
+        "sys.exit('TensorFlow was loaded' if 'tensorflow' in sys.modules else status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_list_and_verify_speak_json(capsys):
     assert run("list", "--json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == {"experiment": "digits", "scales": ["smoke", "book", "paper"]}
+    assert len(lines) == len(experiments.BENCHMARKS) + len(runs.stored_paths())
     assert run("verify", "--json") == 0
     assert all(json.loads(line)["ok"] for line in capsys.readouterr().out.splitlines())
-
-
-def result_without_time(folder):
-    (path,) = folder.glob("smoke/*.json")
-    content = results.load(path)
-    content.pop("provenance")
-    return content
-
-
-def test_a_killed_run_resumes_to_the_identical_result(tmp_path, capsys):
-    assert run(*smoke(tmp_path / "straight", "--json")) == 0
-    assert json.loads(capsys.readouterr().out)["status"] == "written"
-
-    folder = tmp_path / "killed"
-    environment = os.environ | {"TFP_GAPS_CHECKPOINT_SECONDS": "0"}
-    command = [sys.executable, "-m", "tfp_gaps", *smoke(folder)]
-    with subprocess.Popen(command, env=environment) as process:
-        deadline = time.monotonic() + 120
-        while not list(folder.glob(".checkpoints/*/*/joint.npz")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    assert not list(folder.glob("smoke/*"))
-    assert run(*smoke(folder)) == 0
-    assert result_without_time(folder) == result_without_time(tmp_path / "straight")
-    assert not list(folder.glob(".checkpoints/*/*"))
-
-    capsys.readouterr()
-    assert run(*smoke(folder)) == 0
-    assert "already there" in capsys.readouterr().out

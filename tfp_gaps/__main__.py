@@ -1,4 +1,4 @@
-"""The command line: list, run, verify, data.
+"""The command line: list, run, sweep, verify, data.
 
 Progress goes to standard error; with --json each line on standard output is one JSON object. The
 exit status is 0 on success, 1 if something that was asked for is wrong or missing, 2 on bad use.
@@ -6,15 +6,12 @@ exit status is 0 on success, 1 if something that was asked for is wrong or missi
 
 import argparse
 import json
-import shutil
 import sys
-import time
+from dataclasses import asdict
 from pathlib import Path
 
-from tfp_gaps import __version__, scales
-from tfp_gaps.experiments import BENCHMARKS as EXPERIMENTS
-
-DATA_SETS = ("digits",)
+from tfp_gaps import __version__, experiments, results, runs, scales, sweep
+from tfp_gaps import data as data_sets
 
 
 def parser():
@@ -22,33 +19,69 @@ def parser():
     main_parser = argparse.ArgumentParser(prog="tfp-gaps", description=__doc__.split("\n")[0])
     main_parser.add_argument("--version", action="version", version=__version__)
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parts = [
+        commands.add_parser("list", help="experiments, scales and stored results"),
+        _run_parser(commands),
+        _sweep_parser(commands),
+    ]
+    verify = commands.add_parser("verify", help="check stored results")
+    verify.add_argument("paths", type=Path, nargs="*", help="default: all of results/")
+    data = commands.add_parser("data", help="fetch data, or say where they are")
+    data.add_argument("action", choices=("fetch", "path"))
+    data.add_argument("name", choices=data_sets.FILES)
+    for part in (*parts, verify, data):
+        part.add_argument("--json", action="store_true", help="one JSON object per line")
+    return main_parser
 
-    listing = commands.add_parser("list", help="experiments, scales and stored results")
+
+def _run_parser(commands):
     run = commands.add_parser("run", help="train and evaluate, then store the result")
-    run.add_argument("experiment", choices=EXPERIMENTS)
+    run.add_argument("experiment", choices=experiments.BENCHMARKS)
     run.add_argument("--scale", choices=scales.SCALES, default="smoke")
     run.add_argument(
         "--lookahead", type=_lookahead, default=0, metavar="K", help="0, 1, 2, ... or full"
     )
     run.add_argument("--seeds", type=_seed, nargs="+", default=[0], metavar="SEED")
-    run.add_argument("--output", type=Path, default=None, help="folder of the result")
-    run.add_argument("--force", action="store_true", help="replace a stored result")
-    verify = commands.add_parser("verify", help="check stored results")
-    verify.add_argument("paths", type=Path, nargs="*", help="default: all of results/")
-    data = commands.add_parser("data", help="fetch data, or say where they are")
-    data.add_argument("action", choices=("fetch", "path"))
-    data.add_argument("name", choices=DATA_SETS)
-    for sub in (listing, run, verify, data):
-        sub.add_argument("--json", action="store_true", help="one JSON object per line")
-    return main_parser
+    run.add_argument("--variant", default="", metavar="NAME", help="one that the experiment knows")
+    _add_output(run)
+    run.add_argument("--checkpoints", type=Path, help="default: .checkpoints beside the results")
+    run.add_argument(
+        "--force",
+        action="store_true",
+        help="replace a stored result; finished training is not repeated",
+    )
+    run.add_argument(
+        "--wait", action="store_true", help="wait for another process at work on the same run"
+    )
+    return run
+
+
+def _sweep_parser(commands):
+    part = commands.add_parser(
+        "sweep",
+        help="compute the declared results that are missing",
+        epilog="What follows -- is passed on to Snakemake.",
+    )
+    part.add_argument("--file", type=Path, default=sweep.DECLARED, help="the declared runs")
+    part.add_argument("--dry-run", action="store_true", help="list what is missing, and its cost")
+    part.add_argument("--profile", default="local", help="local, slurm, kubernetes or a path")
+    part.add_argument("--cores", type=_cores, help="cores for all runs; each takes two")
+    part.add_argument("snakemake", nargs="*", metavar="-- ARGUMENT", help=argparse.SUPPRESS)
+    _add_output(part)
+    return part
+
+
+def _add_output(part):
+    part.add_argument(
+        "--output", type=Path, default=results.FOLDER, help="folder of all results, not results/"
+    )
 
 
 def _lookahead(text):
-    if text == "full":
-        return None
-    if text.isdecimal():
-        return int(text)
-    raise argparse.ArgumentTypeError(f"expected 0, 1, 2, ... or full, found {text!r}")
+    try:
+        return runs.parse_lookahead(text)
+    except runs.RunError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _seed(text):
@@ -57,29 +90,22 @@ def _seed(text):
     raise argparse.ArgumentTypeError(f"expected an integer from 0 to 2**31 - 1, found {text!r}")
 
 
-def result_name(lookahead, seeds):
-    """File name of a run: `k0-seeds0-1-2.json`, `kfull-seed0.json`.
-
-    >>> result_name(None, [0, 1])
-    'kfull-seeds0-1.json'
-    """
-    label = "full" if lookahead is None else str(lookahead)
-    plural = "seed" if len(seeds) == 1 else "seeds"
-    return f"k{label}-{plural}{'-'.join(str(seed) for seed in seeds)}.json"
+def _cores(text):
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a number of cores, 1 or more, found {text!r}")
 
 
 def command_list(arguments):
     """Print the experiments and the stored results."""
-    from tfp_gaps import results
-
-    for name in EXPERIMENTS:
+    for name in experiments.BENCHMARKS:
         _emit(
             arguments,
             {"experiment": name, "scales": list(scales.SCALES)},
             f"{name}: --scale "
             f"{' | '.join(scales.SCALES)}, --lookahead 0 | 1 | ... | full, --seeds 0 1 ...",
         )
-    for path in sorted(results.FOLDER.glob("*/*/*.json")):
+    for path in runs.stored_paths():
         command = results.load(path)["provenance"]["command"]
         shown = path.relative_to(results.ROOT)
         _emit(arguments, {"result": str(shown), "command": command}, f"{shown}: {command}")
@@ -88,60 +114,57 @@ def command_list(arguments):
 
 def command_run(arguments):
     """Train, evaluate, store."""
-    from tfp_gaps import results, storage, training
-    from tfp_gaps.experiments import digits
-
-    if len(set(arguments.seeds)) != len(arguments.seeds):
-        raise ValueError(f"seeds must differ, but are {arguments.seeds}. Name each once.")
-    folder = arguments.output or results.FOLDER / arguments.experiment
-    name = result_name(arguments.lookahead, arguments.seeds)
-    path = folder / arguments.scale / name
-    if path.exists() and not arguments.force:
-        results.load(path)
-        _emit(arguments, {"result": str(path), "status": "already there"}, f"{path}: already there")
-        return 0
-    storage.check_writable(path.parent)
-    checkpoints = folder / ".checkpoints" / arguments.scale / path.stem
-    started = time.monotonic()
-    result = digits.run(
-        scale=arguments.scale,
-        lookahead=arguments.lookahead,
-        seeds=arguments.seeds,
-        checkpoint_folder=checkpoints,
-        progress=lambda phase, steps: training.progress_bar(f"{path.stem} {phase}", steps),
+    run = runs.Run(
+        arguments.experiment,
+        arguments.scale,
+        arguments.lookahead,
+        arguments.seeds,
+        arguments.variant,
     )
-    origin = results.provenance(
-        command=_command(arguments),
-        data=result["data"],
-        seeds=arguments.seeds,
-        seconds=time.monotonic() - started,
+    status = runs.perform(
+        run,
+        folder=arguments.output,
+        checkpoints=arguments.checkpoints,
+        force=arguments.force,
+        wait=arguments.wait,
     )
-    results.save(path, result, origin)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    _emit(arguments, {"result": str(path), "status": "written"}, f"{path}: written")
+    path = run.path(arguments.output)
+    _emit(arguments, {"result": str(path), "status": status}, f"{path}: {status}")
     return 0
 
 
-def _command(arguments):
-    label = "full" if arguments.lookahead is None else arguments.lookahead
-    seeds = " ".join(str(seed) for seed in arguments.seeds)
-    return (
-        f"tfp-gaps run {arguments.experiment} --scale {arguments.scale} --lookahead {label} "
-        f"--seeds {seeds}"
+def command_sweep(arguments):
+    """List the declared runs, or compute those that are missing."""
+    states = sweep.examine(runs.read_declared(arguments.file), arguments.output)
+    summary = sweep.summarise(states)
+    if arguments.dry_run:
+        for state in states:
+            record = {"result": str(state.path), "command": state.run.command}
+            values = {k: v for k, v in asdict(state).items() if k not in ("run", "path")}
+            _emit(arguments, record | values, sweep.describe(state, Path.cwd()))
+        _emit(arguments, summary, sweep.describe_summary(summary))
+        return 1 if summary["invalid"] else 0
+    extra = [] if arguments.cores is None else ["--cores", str(arguments.cores)]
+    print(sweep.describe_summary(summary), file=sys.stderr, flush=True)
+    sweep.start(
+        states,
+        declared=arguments.file,
+        folder=arguments.output,
+        profile=arguments.profile,
+        arguments=[*extra, *arguments.snakemake],
     )
+    return 0
 
 
 def command_verify(arguments):
-    """Check digests and provenance of stored results."""
-    from tfp_gaps import results
-
-    paths = arguments.paths or sorted(results.FOLDER.glob("*/*/*.json"))
+    """Check digests, provenance and data of stored results."""
+    paths = arguments.paths or runs.stored_paths()
     if not paths:
         raise ValueError(f"expected stored results under {results.FOLDER}, but found none.")
     status = 0
     for path in paths:
         try:
-            results.load(path)
+            sweep.load(path)
             _emit(arguments, {"result": str(path), "ok": True}, f"{path}: ok")
         except results.ResultError as error:
             status = 1
@@ -151,9 +174,7 @@ def command_verify(arguments):
 
 def command_data(arguments):
     """Fetch a data set, or print where its files are."""
-    from tfp_gaps import data
-
-    for path in data.fetch(arguments.name):
+    for path in data_sets.fetch(arguments.name):
         _emit(arguments, {"data": arguments.name, "path": str(path)}, str(path))
     return 0
 
@@ -165,6 +186,7 @@ def _emit(arguments, record, text):
 COMMANDS = {
     "list": command_list,
     "run": command_run,
+    "sweep": command_sweep,
     "verify": command_verify,
     "data": command_data,
 }
@@ -175,6 +197,9 @@ def main(argv=None):
     arguments = parser().parse_args(argv)
     try:
         return COMMANDS[arguments.command](arguments)
+    except runs.RunError as error:
+        print(f"tfp-gaps: {error}", file=sys.stderr)
+        return 2
     except (ValueError, RuntimeError, OSError) as error:
         print(f"tfp-gaps: {error}", file=sys.stderr)
         return 1
