@@ -7,7 +7,6 @@ import pytest
 import scipy.stats
 
 from tfp_gaps import prediction
-from tfp_gaps._tensorflow import tf
 from tfp_gaps.data.sequences import Sequences
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace, StateSpace
@@ -46,7 +45,7 @@ def simulated(linear_chain):
     x = kalman.sample(400, seed=[0, 3])
     filtered = kalman.forward_filter(x)
     mean = filtered.filtered_means.numpy()[:, START - 1, 0]
-    variance = filtered.filtered_covs.numpy()[0, START - 1, 0, 0]
+    variance = filtered.filtered_covs.numpy()[START - 1, 0, 0]
     means, variances = [], []
     for _ in range(HORIZON):
         mean, variance = 0.9 * mean, 0.81 * variance + 0.5
@@ -149,9 +148,9 @@ def test_masked_channels_do_not_count():
         mean = scores.per_horizon(masked)[0][1]
         assert mean.num_samples == 3 and mean.value == pytest.approx(full[1, 0, :3].mean())
     assert scores.observed.tolist() == [[True] * 4, [True, True, True, False]]
+    lonely = np.zeros([2, 4, 3], bool)
+    lonely[:, 0] = True
     with pytest.raises(ValueError, match="at least 2"):
-        lonely = np.zeros([2, 4, 3], bool)
-        lonely[:, 0] = True
         prediction.score(Forecast(samples, truth, lonely)).rmse()
 
 
@@ -296,8 +295,12 @@ def test_bad_input_of_a_forecast(linear_chain, change, message):
     [
         ({"samples": np.zeros([2, 1, 1, 4, 3])}, "at least 2 particles"),
         ({"samples": np.zeros([2, 5, 4, 3])}, r"\[horizon, particles, replicas"),
-        ({"samples": np.full([2, 5, 1, 4, 3], np.nan)}, "120 of 120 are NaN.*diverged"),
+        (
+            {"samples": np.full([2, 5, 1, 4, 3], np.nan)},
+            "120 of 120 values of samples are NaN.*diverged",
+        ),
         ({"truth": np.zeros([2, 4, 2])}, "truth"),
+        ({"truth": np.full([2, 4, 3], np.inf)}, "24 of 24 values of truth"),
         ({"mask": np.ones([2, 4], bool)}, "mask must have the shape of truth"),
     ],
 )

@@ -4,8 +4,8 @@ Four settings matter to results, speed or stored outputs, so they are made once,
 
 * native log lines at import (factory registration, missing drivers) would land in the chapters;
 * memory growth lets several kernels share one GPU;
-* on a CPU the compiler's older runtime is three times as fast on the element-wise parts of a loop as
-  the newer one that TensorFlow 2.18 chooses, and runs two compiled calls at once on two cores;
+* on a CPU the compiler's older runtime is three times as fast on the element-wise parts of a loop
+  as the newer one that TensorFlow 2.18 chooses, and runs two compiled calls at once on two cores;
 * TensorFloat-32 keeps 10 bits of mantissa, with which exact identities fail at 1e-3.
 
 TensorFlow Probability 0.25 is written for Keras 2, hence ``tf_keras``.

@@ -230,10 +230,11 @@ def _filter(model, network, lookahead, num_particles, seed, observations, contro
 
 def _equally_weighted(state, seeds):
     """Resample, in random order: neighbours descend from the same particle otherwise."""
-    parents = smc.resample_systematic(
-        state.log_weights, state.log_weights.shape[0], (), seed=seeds[0]
-    )
-    parents = tf.random.experimental.stateless_shuffle(parents, seeds[1])
+    count = state.log_weights.shape[0]
+    parents = smc.resample_systematic(state.log_weights, count, (), seed=seeds[0])
+    # Not `stateless_shuffle`, which XLA does not know.
+    order = tf.argsort(tf.random.stateless_uniform([count], seeds[1], alg="philox"))
+    parents = tf.gather(parents, order)
     index = tf.broadcast_to(parents[..., tf.newaxis], state.particles.shape)
     return tf.experimental.numpy.take_along_axis(state.particles, index, axis=0)
 

@@ -54,11 +54,24 @@ def replica_normal(shape, seeds):
 
 
 def linear(inputs, kernel):
-    """Multiply [..., num_replicas, batch, in] by [num_replicas, in, out], replica by replica."""
-    if inputs.shape.rank == 3:
-        return tf.matmul(inputs, kernel)
-    # One large product per replica over time and batch together, not one per time step.
-    return tf.einsum("tsbi,sio->tsbo", inputs, kernel)
+    """Multiply [..., num_replicas, batch, in] by [num_replicas, in, out], replica by replica.
+
+    Each replica's product is one over all its leading axes and its batch together. A batched
+    product over replicas would first transpose them to the front.
+    """
+    axis = inputs.shape.rank - 3
+    products = [
+        _rows(part, matrix)
+        for part, matrix in zip(tf.unstack(inputs, axis=axis), tf.unstack(kernel), strict=True)
+    ]
+    return tf.stack(products, axis)
+
+
+def _rows(inputs, matrix):
+    """[..., in] times [in, out] as one product of matrices."""
+    product = tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), matrix)
+    leading = [tf.shape(inputs)[i] if n is None else n for i, n in enumerate(inputs.shape[:-1])]
+    return tf.reshape(product, [*leading, matrix.shape[-1]])
 
 
 class Dense(tf.Module):

@@ -38,7 +38,7 @@ class Forecast:
     mask: bool, of the shape of `truth`, True where observed; None if everything is.
 
     Raises:
-      ValueError: for shapes that do not agree, fewer than 2 particles, or samples that are not
+      ValueError: for shapes that do not agree, fewer than 2 particles, or values that are not
         finite.
     """
 
@@ -59,12 +59,14 @@ class Forecast:
                 f"mask must have the shape of truth, {np.shape(self.truth)}, but has shape "
                 f"{np.shape(self.mask)}. Cut both from the same steps."
             )
-        bad = int(np.sum(~np.isfinite(self.samples)))
-        if bad:
-            raise ValueError(
-                f"samples must be finite, but {bad} of {np.size(self.samples)} are NaN or "
-                f"infinite. The model diverged: report the run as diverged."
-            )
+        for name in ("samples", "truth"):
+            values = getattr(self, name)
+            bad = int(np.sum(~np.isfinite(values)))
+            if bad:
+                raise ValueError(
+                    f"samples and truth must be finite, but {bad} of {np.size(values)} values of "
+                    f"{name} are NaN or infinite. Report the run as diverged, or mask the data."
+                )
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,7 @@ def check_writable(folder):
     """Raise now, not after hours of work, if files cannot be written to `folder`."""
     probe = Path(folder) / ".writable"
     write_atomically(probe, b"")
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # another run may have probed the same folder
 
 
 def sha256(content):

@@ -4,12 +4,12 @@
 runs Adam on it; every replica has its own batches, noise and gradient clipping, so that R replicas
 in one run end where R runs of one replica would.
 
-A batch is cut into shards whose gradients are computed side by side: on the cores of a CPU, where a
-recurrence keeps only one of them busy, or on several devices through `tf.distribute`. The result is
-the same wherever the shards are computed, up to rounding.
+A batch is cut into shards whose gradients are computed side by side: on the cores of a CPU, where
+a recurrence keeps only one of them busy, or on several devices through `tf.distribute`. The result
+is the same wherever the shards are computed, up to rounding.
 
-All randomness is a function of (seed, step, shard). A run that is killed and started again continues from
-its last checkpoint and ends at the bit-identical result on the same machine.
+All randomness is a function of (seed, step, shard). A run that is killed and started again
+continues from its last checkpoint and ends at the bit-identical result on the same machine.
 """
 
 import contextlib
@@ -38,8 +38,8 @@ class Settings:
     kl_warmup_steps: the divergence is weighted by step / kl_warmup_steps until it reaches one.
     clip_norm: largest norm of a replica's gradient, in units of the loss; None for no clipping.
     steps_per_call: steps between returns to Python.
-    validate_every: steps between two looks at the validation loss, a multiple of steps_per_call; the
-      parameters with the smallest one are kept, for each replica its own. 0 for none: the last
+    validate_every: steps between two looks at the validation loss, a multiple of steps_per_call;
+      the parameters with the smallest one are kept, for each replica its own. 0 for none: the last
       parameters are the result.
     num_shards: parts of a batch whose gradients are computed side by side; divides batch_size.
     jit_compile: compile the step with XLA. It doubles the speed of a recurrence on a CPU, and on a
@@ -130,8 +130,8 @@ def fit(
         is [replicas, batch_size, ...] of `data`'s dtype; `seeds` is int32 [replicas, 2], fresh in
         each step.
       variables: list of tf.Variable, each with the replica axis first.
-      data: array [data points, ...], or a structure of arrays; moved to the device once. `batch` has
-        the same structure.
+      data: array [data points, ...], or a structure of arrays; moved to the device once. `batch`
+        has the same structure.
       settings: `Settings`.
       seeds: one int per replica.
       validate: callable () -> [replicas], the loss on held-out data at the present parameters, to

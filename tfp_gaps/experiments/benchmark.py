@@ -1,4 +1,4 @@
-"""What the sequential benchmarks share: train for one look-ahead, measure model and inference apart.
+"""What the sequential benchmarks share: train under one look-ahead, measure model and inference.
 
 A benchmark is a data set, a design for each scale, and variants of it. For one look-ahead k
 

@@ -46,7 +46,7 @@ SIZES = {
         data={"num_train": 20_000, "num_test": 1000},
     ),
     "paper": Size(
-        design=_design(16, 64, 4000, 2000, 128, 300, 3e-3, validate_every=500),
+        design=_design(16, 64, 2500, 1000, 128, 300, 3e-3, validate_every=500),
         num_bound=10_000,
         num_iwae=500,
         num_samples=200,

@@ -68,8 +68,8 @@ class LinearNetwork(tf.Module):
                 if given is not None
             )
             raise ValueError(
-                f"LinearNetwork is made for {self.shape[0]} time steps without controls and without "
-                f"missing values, but got {observations.shape[0]} steps{extra}."
+                f"LinearNetwork is made for {self.shape[0]} time steps without controls or missing "
+                f"values, but got {observations.shape[0]} steps{extra}."
             )
         return tf.einsum("rtiso,srbo->trbi", self.masked_weights(lookahead), observations)
 

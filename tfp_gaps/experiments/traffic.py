@@ -34,7 +34,7 @@ _ONE = replace(
     data={"sensors": "one"},
 )
 _WEEK = Size(
-    design=_design("heteroscedastic", 4, 48, 5000, 2500, 128, 200),
+    design=_design("heteroscedastic", 4, 48, 2500, 1000, 128, 100),
     num_bound=5000,
     num_iwae=1500,
     num_filter=1500,
@@ -43,7 +43,7 @@ _WEEK = Size(
 )
 _EIGHT = replace(
     _WEEK,
-    design=_design("student_t", 8, 48, 3000, 1500, 64, 100),
+    design=_design("student_t", 8, 48, 2000, 800, 64, 100),
     data={"source": "metr-la", "sensors": "eight"},
 )
 SIZES = {

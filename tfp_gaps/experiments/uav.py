@@ -22,7 +22,7 @@ def _design(latent, hidden, joint_steps, refit_steps, batch, validate_every, rat
 
 _EVALUATION = {"num_samples": 100, "num_particles": 1000, "start": 20, "horizon": 20}
 _SIMULATED = Size(
-    design=_design(16, 48, 1500, 600, 64, 60),
+    design=_design(16, 48, 1200, 400, 32, 60),
     num_bound=1000,
     num_iwae=1000,
     num_filter=1000,
@@ -30,7 +30,7 @@ _SIMULATED = Size(
 )
 _BLACKBIRD = replace(
     _SIMULATED,
-    design=_design(16, 48, 5000, 2500, 64, 100),
+    design=_design(16, 48, 2000, 1000, 64, 100),
     data={"source": "blackbird"},
 )
 SIZES = {
