@@ -24,7 +24,7 @@ help: ## Show this list
 env: .venv/.installed
 	@:
 
-.venv/.installed: requirements.lock requirements-uv.lock pyproject.toml tools/environment.sh
+.venv/.installed: requirements.lock requirements-tools.lock requirements-uv.lock pyproject.toml tools/environment.sh
 	@tools/environment.sh
 
 book: ## Execute the chapters that are stale, and build the pages into _build/html
@@ -71,8 +71,8 @@ check: env ## Say whether every chapter is fit to be committed
 data: env ## Fetch the digits, if they are not in the cache yet
 	@$(BIN)/tfp-gaps data fetch digits
 
-bench: env ## Measure speed and memory
-	@$(PYTHON_IN_ENV) benchmarks/run.py
+bench: env ## Time a training step here, in PyTorch and in JAX; options as BENCH="--json speed.json"
+	@$(PYTHON_IN_ENV) -m benchmarks.run $(BENCH)
 
 paper: env data ## Compute the stored results that are missing: hours; resumes where it stopped
 	@$(BIN)/tfp-gaps sweep --cores $(CORES)
@@ -84,6 +84,8 @@ lock: ## Resolve the dependencies anew and write the lock files
 	        --no-emit-index-url --custom-compile-command "make lock" --upgrade "$$@"
 	}
 	compile pyproject.toml --extra book --extra test --output-file requirements.lock
+	compile pyproject.toml --extra sweep --extra flights --constraint requirements.lock \
+	    --output-file requirements-tools.lock
 	echo uv | compile - --no-annotate --output-file requirements-uv.lock
 
 clean: ## Remove what the commands above made, except .venv and fetched data

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv hold exactly requirements.lock and this package, nothing else.
+# Make .venv hold exactly requirements.lock, requirements-tools.lock and this package, nothing else.
 # With the argument "uv": only the environment and its installer, for writing the lock.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,9 +35,10 @@ rm -f .venv/.installed
 if [[ "${1:-}" == uv ]]; then
     exit
 fi
-echo "Installing requirements.lock into .venv" >&2
+echo "Installing requirements.lock and requirements-tools.lock into .venv" >&2
 export VIRTUAL_ENV="$PWD/.venv"
-.venv/bin/uv --no-config pip sync --quiet --require-hashes requirements.lock
+.venv/bin/uv --no-config pip sync --quiet --require-hashes --build-constraints requirements.lock \
+    requirements.lock requirements-tools.lock
 # Built with the setuptools of the lock, so that nothing else is fetched.
 .venv/bin/uv --no-config pip install --quiet --no-deps --no-build-isolation --editable .
 touch .venv/.installed
