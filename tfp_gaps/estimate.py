@@ -248,17 +248,3 @@ def _with_error(value, error, exponent):
     decimals = max(0, -last_digit)
     value, error = round(value, -last_digit), round(error, -last_digit)
     return f"{value + 0.0:.{decimals}f} ± {error:.{decimals}f}"
-
-
-def in_words(difference, z=3.0):
-    """Say whether a difference is told from zero, for sentences that must fit any outcome.
-
-    >>> in_words(Estimate(1.0, 0.1))
-    'above zero by more than 3 standard errors'
-    >>> in_words(Estimate(-0.1, 0.1))
-    'not told from zero (within 3 standard errors)'
-    """
-    if abs(difference.value) <= z * difference.standard_error:
-        return f"not told from zero (within {z:g} standard errors)"
-    side = "above" if difference.value > 0 else "below"
-    return f"{side} zero by more than {z:g} standard errors"
