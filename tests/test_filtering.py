@@ -214,6 +214,8 @@ def test_a_better_proposal_keeps_more_particles_alive(world, linear_chain):
     local = filtering.particle_filter(
         model, x, network=OptimalProposal(world.exact), lookahead=0, **options
     )
+    # With look-ahead 0 the first weights are all p(x_1): looking further would spread them.
+    np.testing.assert_allclose(local.effective_sizes[0], 100, rtol=1e-3)
     # Given z_{t-1} the best q(z_t | z_{t-1}, x_t) leaves weights p(x_t | z_{t-1}), which vary less
     # than p(x_t | z_t) in each step; the bound is tighter accordingly.
     assert local.effective_sizes.mean() > 1.1 * bootstrap.effective_sizes.mean()
@@ -353,6 +355,17 @@ def test_the_seed_decides(linear_chain):
     np.testing.assert_array_equal(first.log_increments, again.log_increments)
     np.testing.assert_array_equal(first.particles, again.particles)
     assert np.all(first.log_increments != other.log_increments)
+
+
+def test_compiled_filter_follows_the_same_law(world, linear_chain, monkeypatch):
+    # As on a GPU. XLA has its own random numbers for resampling, and lacks some operations.
+    monkeypatch.setattr(filtering, "HAS_GPU", True)
+    x = np.ones([3, 2, 1])
+    filtered = filtering.particle_filter(linear_chain.model(), x, num_particles=1000, seed=0)
+    increments, mean, _ = kalman_filter(world.exact, x[:, 0], np.ones([3, 1], bool))
+    # Four errors of 1 / sqrt(1000) per step at an effective size of half.
+    np.testing.assert_allclose(filtered.log_increments[:, 0].sum(0), increments.sum(), atol=0.3)
+    np.testing.assert_allclose(filtered.particles.numpy().mean(0), mean.item(), atol=0.15)
 
 
 def test_prediction_follows_the_transition(world):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tfp_gaps import results
+from tfp_gaps import results, runs
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_nan_is_never_stored(tmp_path, origin):
 
 
 def test_committed_results_are_whole():
-    paths = sorted(results.FOLDER.glob("*/*/*.json"))
+    paths = runs.stored_paths()
     assert paths
     for path in paths:
         loaded = results.load(path)

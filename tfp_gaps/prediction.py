@@ -338,8 +338,8 @@ def _predict(model, particles, future, seed, paths_at_once):
     for index, first in enumerate(range(0, len(future), size)):
         now = slice(first, first + size)
         batch = future.select(now)
-        # Another int for each batch, from all of which further streams are drawn.
-        key = int(replica_seeds([seed], "forecast", index)[0, 0]) & 0x7FFFFFFF
+        # One int for each batch. Not by the index of `replica_seeds`, which leaves the first alone.
+        key = int(replica_seeds([seed], f"forecast {index}")[0, 0]) & 0x7FFFFFFF
         paths = filtering.roll_out(
             model,
             particles[:, :, now],

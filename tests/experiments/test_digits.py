@@ -1,13 +1,11 @@
-"""The digits experiment at smoke scale: structure, fairness, and what is stored."""
+"""The digits experiment at smoke scale: structure and fairness."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 
-from tfp_gaps import results
-from tfp_gaps.experiments import digits
+from tfp_gaps.experiments import benchmark, digits
 from tfp_gaps.experiments.sequential import fit_jointly, fit_network
 
 SIZE = digits.SIZES["smoke"]
@@ -24,7 +22,7 @@ def fitted(splits):
 
 
 def test_every_look_ahead_has_the_same_parameters_and_start(fitted, splits):
-    assert digits.count_parameters(fitted[0]) == digits.count_parameters(fitted[None])
+    assert benchmark.count_parameters(fitted[0]) == benchmark.count_parameters(fitted[None])
     # Same initial weights: with one step of zero effect the two would be equal; after training
     # they differ, because q saw something else.
     short = dataclasses.replace(
@@ -59,42 +57,3 @@ def test_completions_keep_the_upper_half(fitted, splits):
     np.testing.assert_array_equal(images[2, 0, :, :14], upper.transpose(1, 0, 2))
     assert np.all((images >= 0) & (images <= 1))
     assert digits.sample(fitted[0].model, num_images=5, seed=0).shape == (1, 5, 28, 28)
-
-
-def test_a_result_holds_what_the_chapter_reads(splits, tmp_path):
-    result = digits.run(scale="smoke", lookahead=1, seeds=[0, 1])
-    json.dumps(result, allow_nan=False)
-    for quantity in ("elbo", "iwae", "iwae_fresh_full", "log_likelihood_lower_half"):
-        estimate = digits.over_seeds(result, quantity)
-        assert estimate.kind == "seeds" and estimate.num_samples == 2
-    assert digits.difference_over_seeds(result, result, "elbo").value == 0.0
-    assert np.shape(result["per_row"]["divergence"]) == (2, 28)
-    # The bound is the sum of its rows.
-    rows = np.sum(result["per_row"]["log_likelihood"], 1) - np.sum(
-        result["per_row"]["divergence"], 1
-    )
-    values = [entry["value"] for entry in result["estimates"]["elbo"]]
-    np.testing.assert_allclose(rows, values, atol=1e-6)
-    table = str(digits.paper_table([result]))
-    assert table.splitlines()[1].startswith("1 ") and "±" in table
-
-
-def test_missing_results_name_the_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
-    with pytest.raises(results.ResultError, match="tfp-gaps run digits --scale paper"):
-        digits.stored("paper")
-
-
-def test_unknown_scale():
-    with pytest.raises(ValueError, match="Known: smoke, book, paper"):
-        digits.load("huge")
-
-
-def test_paper_scale_results_show_the_gap():
-    stored = digits.stored("paper")
-    assert stored[0]["lookahead"] == 0 and stored[-1]["lookahead"] is None
-    assert {json.dumps(r["num_parameters"]) for r in stored} == {
-        json.dumps(stored[0]["num_parameters"])
-    }
-    gain = digits.difference_over_seeds(stored[-1], stored[0], "elbo")
-    assert gain.value - 3 * gain.standard_error > 5.0

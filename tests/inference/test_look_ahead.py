@@ -143,3 +143,21 @@ def test_missing_controls():
     _, network = build(control_size=2)
     with pytest.raises(ValueError, match="2 control channel"):
         network.context(observations(), lookahead=0)
+
+
+def test_a_masked_network_tells_missing_from_zero_and_ignores_what_is_missing():
+    sizes = {"observation_size": CHANNELS, "latent_size": LATENT, "hidden_size": 8}
+    network = LookAheadNetwork(**sizes, masked=True, seeds=replica_seeds([0], "network"))
+    x = observations().numpy()
+    mask = np.ones_like(x)
+    mask[3, :, :, 1] = 0.0
+    filled, other = x.copy(), x.copy()
+    filled[3, :, :, 1], other[3, :, :, 1] = 0.0, 7.0
+    hidden = network.context(tf.constant(other), lookahead=1, mask=mask).numpy()
+    np.testing.assert_array_equal(
+        network.context(tf.constant(filled), lookahead=1, mask=mask), hidden
+    )
+    assert np.abs(network.context(tf.constant(filled), lookahead=1) - hidden).max() > 1e-4
+    plain = LookAheadNetwork(**sizes, seeds=replica_seeds([0], "network"))
+    with pytest.raises(ValueError, match="built without masked=True"):
+        plain.context(tf.constant(x), lookahead=1, mask=mask)

@@ -2,10 +2,17 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
-from tfp_gaps.models.state_space import LinearGaussianStateSpace, StateSpace, sample_latents
+from tfp_gaps.models.state_space import (
+    EMISSIONS,
+    LinearGaussianStateSpace,
+    StateSpace,
+    log_likelihood,
+    sample_latents,
+)
 from tfp_gaps.networks import replica_normal, replica_seeds
 
 
@@ -20,7 +27,7 @@ def build(emission="bernoulli", seeds=(0, 1), control_size=0):
     )
 
 
-@pytest.mark.parametrize("emission", ["bernoulli", "normal"])
+@pytest.mark.parametrize("emission", EMISSIONS)
 def test_shapes_and_observation_independence(emission):
     model = build(emission)
     z = replica_normal([5, 4, 2], replica_seeds([0, 1], "z"))
@@ -31,6 +38,39 @@ def test_shapes_and_observation_independence(emission):
     # Channels are independent given z_t, so the joint is the sum of single-channel terms.
     parts = likelihood.distribution.log_prob(x)
     np.testing.assert_allclose(likelihood.log_prob(x), tf.reduce_sum(parts, -1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("emission", EMISSIONS)
+def test_a_missing_channel_is_left_out_and_its_value_does_not_matter(emission):
+    model = build(emission)
+    z = tf.transpose(replica_normal([5, 4, 2], replica_seeds([0, 1], "z")), [1, 0, 2, 3])
+    x = np.ones([5, 2, 4, 3], np.float32)
+    mask = np.ones_like(x)
+    mask[2, :, 1, 0] = mask[3] = 0.0
+    found = log_likelihood(model, z, x, mask).numpy()
+    per_channel = model.emission(z).distribution.log_prob(x).numpy()
+    np.testing.assert_allclose(found, (per_channel * mask).sum(-1), rtol=1e-5, atol=1e-6)
+    assert np.all(found[3] == 0.0)  # nothing seen, nothing said
+    other = np.where(mask == 1.0, x, 0.0).astype(np.float32)
+    np.testing.assert_array_equal(log_likelihood(model, z, other, mask), found)
+    np.testing.assert_allclose(
+        log_likelihood(model, z, x), log_likelihood(model, z, x, np.ones_like(x)), rtol=1e-5
+    )
+
+
+def test_emissions_are_the_densities_they_are_named_after():
+    # SciPy, on the parameters that the model reports.
+    z = tf.zeros([2, 1, 2])
+    x = np.array([-0.3, 0.8, 4.0])
+    heavy = build("student_t").emission(z).distribution
+    expected = stats.t.logpdf(x, heavy.df[0, 0], heavy.loc[0, 0], heavy.scale[0, 0])
+    np.testing.assert_allclose(heavy.log_prob(x.astype(np.float32))[0, 0], expected, rtol=1e-5)
+    assert np.all(heavy.df > 2.0)
+    model = build("heteroscedastic")
+    near, far = (model.emission(z + shift).distribution for shift in (0.0, 3.0))
+    assert np.abs(near.scale - far.scale).max() > 1e-3  # the noise depends on the state
+    expected = stats.norm.logpdf(x, near.loc[0, 0], near.scale[0, 0])
+    np.testing.assert_allclose(near.log_prob(x.astype(np.float32))[0, 0], expected, rtol=1e-5)
 
 
 def test_initial_state_starts_as_a_standard_normal():
