@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tfp_gaps import networks
 from tfp_gaps._tensorflow import tf, tfk
 from tfp_gaps.networks import MLP, Dense, gru_scan, replica_normal, replica_seeds, split_seeds
 
@@ -117,3 +118,16 @@ def test_dense_without_bias_maps_zero_to_zero():
     layer = Dense(3, 2, seeds=replica_seeds([0], "x"), use_bias=False, name="layer")
     assert layer.bias is None
     np.testing.assert_array_equal(layer(tf.zeros([1, 4, 3])), np.zeros([1, 4, 2]))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 20, 2), (5, 2, 40, 3), (7, 3, 1, 2), (100, 1, 30, 8)])
+def test_products_of_many_axes_are_right(shape):
+    # NumPy in float64. The broadcasting products of TensorFlow are not, for some of these shapes.
+    rng = np.random.default_rng(0)
+    inputs, matrix = rng.normal(size=shape), rng.normal(size=[shape[-1], 4])
+    found = networks.flat_matmul(tf.constant(inputs, tf.float32), tf.constant(matrix, tf.float32))
+    np.testing.assert_allclose(found, inputs @ matrix, rtol=1e-4, atol=1e-5)
+    kernels = rng.normal(size=[shape[1], shape[-1], 4])
+    found = networks.linear(tf.constant(inputs, tf.float32), tf.constant(kernels, tf.float32))
+    expected = np.stack([inputs[:, r] @ kernels[r] for r in range(shape[1])], 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -85,8 +85,10 @@ def test_scores_of_the_true_model_are_the_closed_forms(simulated, linear_chain):
             share = scores.coverage[level][h, 0].mean()
             # Binomial error of 400 sequences.
             assert abs(share - level) < 4 * math.sqrt(level * (1 - level) / 400)
-    # 500 particles: the ensembles are close to the exact predictions one by one.
-    assert np.abs(scores.crps[:, 0] - normal_crps(means, scales, truth)).max() < 0.25
+    # Not on average alone: a CRPS moves at most as far as the mean of its ensemble, whose error is
+    # 1.6 / sqrt(500) = 0.07 from the draws and about as much from the filter.
+    error = scores.crps[:, 0] - normal_crps(means, scales, truth)
+    assert math.sqrt((error**2).mean()) < 0.1
 
 
 @pytest.mark.parametrize("count", [2, 3, 20])

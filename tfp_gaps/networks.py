@@ -61,14 +61,18 @@ def linear(inputs, kernel):
     """
     axis = inputs.shape.rank - 3
     products = [
-        _rows(part, matrix)
+        flat_matmul(part, matrix)
         for part, matrix in zip(tf.unstack(inputs, axis=axis), tf.unstack(kernel), strict=True)
     ]
     return tf.stack(products, axis)
 
 
-def _rows(inputs, matrix):
-    """[..., in] times [in, out] as one product of matrices."""
+def flat_matmul(inputs, matrix):
+    """Multiply [..., in] by [in, out] as one product of two matrices.
+
+    Not by a broadcasting `tf.matmul` or `tf.einsum`: uncompiled on a CPU, products of a rank-4 with
+    a rank-2 tensor can come out wrong in TensorFlow 2.18 to 2.21 (a fault of its oneDNN kernels).
+    """
     product = tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), matrix)
     leading = [tf.shape(inputs)[i] if n is None else n for i, n in enumerate(inputs.shape[:-1])]
     return tf.reshape(product, [*leading, matrix.shape[-1]])

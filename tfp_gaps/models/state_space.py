@@ -18,7 +18,7 @@ import numpy as np
 
 from tfp_gaps._checks import integer, one_of
 from tfp_gaps._tensorflow import tf, tfp
-from tfp_gaps.networks import MLP, split_seeds
+from tfp_gaps.networks import MLP, flat_matmul, split_seeds
 
 tfd = tfp.distributions
 
@@ -156,8 +156,9 @@ class LinearGaussianStateSpace(tf.Module):
     def __init__(self, exact, *, num_replicas=1, name="linear_gaussian_state_space"):
         super().__init__(name=name)
         self.num_replicas = integer(num_replicas, "num_replicas", minimum=1)
-        self._transition = tf.constant(exact.transition, tf.float32)
-        self._emission = tf.constant(exact.emission, tf.float32)
+        # Transposed: states are rows.
+        self._transition = tf.constant(exact.transition.T, tf.float32)
+        self._emission = tf.constant(exact.emission.T, tf.float32)
         self.observation_size, self.latent_size = exact.emission.shape
         self.control_size = 0
         self._initial_scale = _diagonal_scale(exact.initial_cov, "initial_cov")
@@ -172,22 +173,13 @@ class LinearGaussianStateSpace(tf.Module):
     def transition(self, latent, control=None):
         """Return p(z_t | z_{t-1}) for z_{t-1} [..., replicas, batch, latent]."""
         del control
-        mean = _rows(latent, self._transition)
+        mean = flat_matmul(latent, self._transition)
         return DiagonalNormal(mean, self._transition_scale * tf.ones_like(mean))
 
     def emission(self, latent):
         """Return p(x_t | z_t) as a distribution: batch [..., replicas, batch], event [channels]."""
-        mean = _rows(latent, self._emission)
+        mean = flat_matmul(latent, self._emission)
         return tfd.Independent(tfd.Normal(mean, self._emission_scale * tf.ones_like(mean)), 1)
-
-
-def _rows(latent, matrix):
-    """Apply a matrix to each latent vector.
-
-    Not by a broadcasting `tf.matmul`: oneDNN's product of a rank-4 with a rank-2 tensor overwrites
-    memory in TensorFlow 2.18 to 2.21.
-    """
-    return tf.einsum("...i,oi->...o", latent, matrix)
 
 
 def _diagonal_scale(covariance, name):
