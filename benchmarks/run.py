@@ -1,100 +1,115 @@
-"""Speed and memory of a training step, side by side in one run.
+"""Speed and memory of a training step, in this package, in PyTorch and in JAX, in one run.
 
-    make bench
+    make bench                                     all of it
+    make bench BENCH="--json speed.json"           and keep the numbers
+    python -m benchmarks.run --frameworks ours     without the peers' environments
 
-One step of the state-space model with its inference network is timed compiled and not compiled, for
-each look-ahead, in turn, so that a machine's noise falls on all alike. Rates are medians; on shared
-machines read the ratios.
+The same state-space model with the same initial parameters, batches, loss and optimiser; that all
+compute the same loss before and after a step is checked first. "ms/step" is the median over the
+quieter half of the rounds, "fastest" the best round, "other load" the share of the CPUs that other
+processes took: with more than a few per cent of it, run again on a quiet machine. "sequences/s"
+counts trained sequences per model: seeds x batch / time of a step. "of matmul" is the rate of the
+model's matrix products (see `sizes.Size.flops_per_step`) over the best rate of a large float32
+product in this run. PyTorch trains several seeds one after the other: `torch.func.vmap` has no rule
+for `nn.GRU`.
 """
 
-import resource
-import statistics
-import subprocess
+import argparse
+import json
 import sys
-import time
+from dataclasses import replace
 
-NUM_TIMESTEPS = 28
-SIZES = {
-    # name: replicas, batch, hidden, latent
-    "book": (1, 128, 64, 16),
-    "large": (1, 128, 128, 16),
-    "small, three seeds": (3, 64, 48, 8),
+from benchmarks import measure, report
+from benchmarks.sizes import SIZES
+
+TINY = {"num_timesteps": 4, "batch_size": 8, "hidden_size": 8, "latent_size": 2}
+CURVES = {
+    "large": {
+        "num_timesteps": (14, 28, 56, 112),
+        "batch_size": (32, 64, 128, 256),
+        "latent_size": (4, 8, 16, 32),
+        "lookahead": (None, 0, 1, 3),
+    },
+    "small": {"num_seeds": (1, 2, 3, 6), "lookahead": (None, 0, 1, 3)},
 }
-ROUNDS, STEPS = 5, 5
+TINY_CURVES = {"small": {"num_timesteps": (2, 4)}}
 
 
-def build(size, lookahead, jit_compile):
-    """Return a function that runs `STEPS` training steps and waits for them."""
-    from tfp_gaps._tensorflow import tf, tfk
-    from tfp_gaps.experiments.sequential import negative_elbo
-    from tfp_gaps.inference.look_ahead import LookAheadNetwork
-    from tfp_gaps.models.state_space import StateSpace
-    from tfp_gaps.networks import replica_seeds
-    from tfp_gaps.training import Settings, build_step
-
-    replicas, batch, hidden, latent = SIZES[size]
-    seeds = list(range(replicas))
-    sizes = {"observation_size": 28, "latent_size": latent, "hidden_size": hidden}
-    model = StateSpace(**sizes, emission="bernoulli", seeds=replica_seeds(seeds, "model"))
-    network = LookAheadNetwork(**sizes, seeds=replica_seeds(seeds, "network"))
-    variables = [*model.trainable_variables, *network.trainable_variables]
-    optimizer = tfk.optimizers.Adam(1e-3)
-    optimizer.build(variables)
-    data = tf.cast(tf.random.stateless_uniform([batch, NUM_TIMESTEPS, 28], [0, 1]) < 0.13, tf.uint8)
-    settings = Settings(num_steps=1, batch_size=batch, jit_compile=jit_compile)
-    loss = negative_elbo(model, network, lookahead)
-    step = build_step(loss, variables, data, optimizer, settings, seeds)
-    indices = tf.tile(tf.range(batch)[tf.newaxis], [replicas, 1])
-
-    def run():
-        for i in range(STEPS):
-            losses, _ = step(indices, tf.constant(i))
-        losses.numpy()
-
-    return run
+def parse(arguments):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--frameworks", nargs="+", default=["torch", "jax"], help="peers to run")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--rounds", type=int, default=12, help="rounds per table")
+    parser.add_argument("--threads", type=int, default=2, help="cores for each worker")
+    parser.add_argument("--curves", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--json", metavar="PATH", help="also write the numbers to this file")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
+    return parser.parse_args(arguments)
 
 
-def measure(size):
-    """Print trained sequences per second of each variant, and its ratio to the first."""
-    variants = {
-        f"look-ahead {'full' if k is None else k}, {'XLA' if jit else 'no XLA'}": (k, jit)
-        for k, jit in [(None, True), (None, False), (0, True), (3, True)]
+def compare(size, options, effort):
+    """Time one size, print its table; return what the JSON file keeps."""
+    frameworks = {"ours", *options.frameworks}
+    rows = [row for row in measure.ROWS if row.framework in frameworks]
+    timings, failures = measure.compare(size, rows, effort, options.threads)
+    print(report.comparison(timings))
+    for label, reason in failures.items():
+        print(f"{label}: not measured. {reason}")
+    warning = report.warning(timings)
+    if warning:
+        print(warning)
+    difference = measure.largest_difference(timings)
+    print(f"Best large float32 product: {report.best_matmul(timings) / 1e9:.0f} GFLOP/s.")
+    print(f"Losses before and after a step differ by {difference:.1e} of their value at most.")
+    return {
+        "rows": [timing.as_dict() for timing in timings],
+        "failures": failures,
+        "warning": warning,
+        "largest_relative_difference_of_losses": difference,
+        "flops_per_step": size.flops_per_step,
     }
-    runs = {name: build(size, k, jit) for name, (k, jit) in variants.items()}
-    for run in runs.values():
-        run()  # compile
-    seconds = {name: [] for name in runs}
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
-    replicas, batch = SIZES[size][:2]
-    rates = {n: STEPS * replicas * batch / statistics.median(s) for n, s in seconds.items()}
-    first = next(iter(rates.values()))
-    for name, rate in rates.items():
-        print(f"{size:20s} {name:26s} {rate:8.0f} sequences/s   ratio {rate / first:.2f}")
 
 
-def measure_import():
-    """Print what importing the package's TensorFlow costs in a fresh process."""
-    code = (
-        "import resource, time; started = time.perf_counter(); import tfp_gaps._tensorflow; "
-        "print(time.perf_counter() - started, "
-        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds, megabytes = map(float, done.stdout.split())
-    print(f"import of TensorFlow and TFP: {seconds:.1f} s, {megabytes:.0f} MB resident")
+def curves(name, size, options, effort):
+    """Time the curves of one size, print their tables; return what the JSON file keeps."""
+    chosen = TINY_CURVES if options.quick else CURVES
+    kept = {}
+    for field, timings in measure.curves(
+        size, chosen.get(name, {}), effort, options.threads
+    ).items():
+        print(f"\nThis package, {name} but for {field}")
+        print(report.curve(field, timings))
+        kept[field] = [timing.as_dict() for timing in timings]
+    return kept
 
 
-def main():
-    measure_import()
-    for size in SIZES:
-        measure(size)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak resident memory of this run: {peak:.0f} MB")
+def main(arguments=None):
+    options = parse(arguments)
+    effort = measure.Effort(rounds=options.rounds)
+    if options.quick:
+        effort = measure.Effort(rounds=2, seconds=0.0, matmul_width=256)
+    result = {"machine": report.machine(options.threads), "sizes": {}}
+    print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
+    for name in options.sizes:
+        size = replace(SIZES[name], **TINY) if options.quick else SIZES[name]
+        print(f"\n{name}: {size.describe()}", flush=True)
+        result["sizes"][name] = compare(size, options, effort)
+        if options.curves:
+            light = replace(effort, rounds=max(2, effort.rounds // 2), matmul_width=0)
+            result["sizes"][name]["curves"] = curves(name, size, options, light)
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(result, file, indent=1)
+    worst = max(s["largest_relative_difference_of_losses"] for s in result["sizes"].values())
+    if not worst <= measure.RELATIVE_TOLERANCE:
+        return (
+            f"The losses of the rows must agree to {measure.RELATIVE_TOLERANCE}, but differ by "
+            f"{worst:.1e}: they do not compute the same step. Compare benchmarks/peers with the "
+            f"package's model."
+        )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
