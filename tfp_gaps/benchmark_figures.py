@@ -14,7 +14,6 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
-from scipy.signal import find_peaks
 
 from tfp_gaps import figures
 from tfp_gaps.estimate import Estimate
@@ -329,8 +328,20 @@ def num_humps(samples, prominence=0.1):
         width = 1.06 * members**-0.2 * max(ensemble.std(), 1e-12)
         grid = np.linspace(ensemble.min() - 3 * width, ensemble.max() + 3 * width, 120)
         density = np.exp(-0.5 * ((grid[:, np.newaxis] - ensemble) / width) ** 2).sum(1)
-        counts.append(len(find_peaks(density, prominence=prominence * density.max())[0]))
+        counts.append(_rises_and_falls(density, prominence * density.max()))
     return np.reshape(counts, np.shape(samples)[1:])
+
+
+def _rises_and_falls(density, height):
+    """How often a curve that starts and ends low rises by `height` and falls by it again."""
+    count, turn, rising = 0, density[0], True
+    for value in density:
+        if (value > turn) == rising:
+            turn = value  # the highest point of a rise, the lowest of a fall, so far
+        elif abs(value - turn) >= height:
+            count += rising
+            turn, rising = value, not rising
+    return count
 
 
 def in_words(difference, *, above, below, undecided, z=3.0):
