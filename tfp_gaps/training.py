@@ -245,8 +245,12 @@ def build_step(loss, variables, data, optimizer, settings, seeds, strategy=None)
         shards = tf.split(indices, settings.num_shards, axis=1)
         per_device = settings.num_shards // num_devices
         first = 0 if strategy is None else per_device * _device_index()
-        # Independent calls, which the runtime spreads over the cores.
-        parts = [shard_gradients(shards[first + i], step, first + i) for i in range(per_device)]
+        # Independent calls, which the runtime spreads over the cores. Their number is a tensor, so
+        # that all of them are one compiled program.
+        parts = [
+            shard_gradients(shards[first + i], step, tf.constant(first + i))
+            for i in range(per_device)
+        ]
         sums = [tf.add_n(part) for part in zip(*parts, strict=True)]
         if strategy is not None:
             sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, sums)
