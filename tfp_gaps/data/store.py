@@ -10,11 +10,17 @@ import hashlib
 import io
 import os
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pooch
+
+with warnings.catch_warnings():
+    # Where tqdm is installed, pooch imports its bar for notebooks, which complains without
+    # ipywidgets; no bar is drawn here.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    import pooch
 
 from tfp_gaps import storage
 
