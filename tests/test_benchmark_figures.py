@@ -73,6 +73,18 @@ def test_gap_in_time_draws_the_mean_and_every_replica():
     assert "partial: largest at step 2 with 6.00" in alt and "in all 10.0" in alt
 
 
+def test_colours_follow_the_conditioning_and_stay_apart():
+    rows = {
+        "4 ahead minus partial": [1.0, 2.0],
+        "6 ahead": [2.0, 1.0],
+        "full minus partial": [0, 1],
+    }
+    fig, _ = benchmark_figures.gap_in_time(rows)
+    colours = [line.get_color() for line in fig.axes[0].get_lines()]
+    assert colours[0] == figures.COLOURS["semi"] and colours[2] == figures.COLOURS["full"]
+    assert len(set(colours)) == 3
+
+
 def test_sweep_takes_one_curve_or_several():
     series = {2: Estimate(3.0, 1.0), 8: Estimate(-1.0, 0.5)}
     fig, _ = benchmark_figures.sweep_curve(series, xlabel="latent size")

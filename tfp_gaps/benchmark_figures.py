@@ -8,6 +8,7 @@ side. Which error that is, over seeds or over sequences, is the estimates' busin
 figures and sentences need.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -76,7 +77,7 @@ def horizon_curves(curves, *, step, unit, score_unit="standardised"):
       fig: the figure, one panel below the other; bands are two standard errors.
       alt: alt text.
     """
-    names = list(next(iter(curves.values())))
+    names, colours = list(next(iter(curves.values()))), _colours(curves)
     fig, axes = plt.subplots(
         len(names), 1, figsize=(figures.WIDTH, 2.1 * len(names) + 0.6), sharex=True, squeeze=False
     )
@@ -84,8 +85,9 @@ def horizon_curves(curves, *, step, unit, score_unit="standardised"):
     for axis, name in zip(axes[:, 0], names):
         title = _score_title(name)
         for index, (label, scores) in enumerate(curves.items()):
+            colour = colours[index]
             times = step * np.arange(1, len(scores[name]) + 1)
-            _band(axis, times, scores[name], label, _colour(label, index), index)
+            _band(axis, times, scores[name], label, colour, index)
             first, last = scores[name][0], scores[name][-1]
             sentences.append(f"{title}, {label}: {first} after {times[0]:g} {unit}, "
                              f"{last} after {times[-1]:g}.")  # fmt: skip
@@ -112,10 +114,10 @@ def gap_in_time(divergences, *, xlabel="step $t$", ylabel="KL to the prior, nats
     """
     fig, axis = plt.subplots(figsize=(figures.WIDTH, 3.9))
     sentences = []
-    for index, (label, values) in enumerate(divergences.items()):
+    pairs = zip(divergences.items(), _colours(divergences))
+    for index, ((label, values), colour) in enumerate(pairs):
         rows = np.atleast_2d(np.asarray(values, float))
         mean, steps = rows.mean(0), np.arange(1, rows.shape[1] + 1)
-        colour = _colour(label, index)
         if len(rows) > 1:
             axis.plot(steps, rows.T, color=colour, linewidth=0.7, alpha=0.5)
         axis.plot(steps, mean, _MARKERS[index % 4][1:], color=colour, label=label)
@@ -190,9 +192,8 @@ def predictive_fans(past, future, truth, fans, *, start, xlabel, ylabel):
     )  # fmt: skip
     sentences = []
     seen = np.isfinite(truth)
-    for index, (axis, (label, bands)) in enumerate(zip(axes[:, 0], fans.items())):
+    for axis, (label, bands), colour in zip(axes[:, 0], fans.items(), _colours(fans)):
         low, lower, middle, upper, high = np.asarray(bands, float)
-        colour = _colour(label, index)
         axis.fill_between(future, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.fill_between(future, lower, upper, color=colour, alpha=0.35, linewidth=0)
         axis.plot(future, middle, color=colour)
@@ -373,11 +374,12 @@ def _band(axis, times, estimates, label, colour, index):
     axis.plot(times, values, _MARKERS[index % 4], color=colour, label=label, markersize=4)
 
 
-def _colour(label, index):
-    """Colour of a conditioning, by its name; any other name is one in between."""
-    if label in ("partial", "full", "truth"):
-        return figures.COLOURS[label]
-    return figures.COLOURS[("semi", "posterior_b", "moment_matched")[max(0, index - 1) % 3]]
+def _colours(labels):
+    """Colour of each label: by its first word if that names a conditioning, else one in between."""
+    between = itertools.cycle(("semi", "posterior_b", "moment_matched"))
+    named = ("partial", "full", "truth")
+    firsts = [label.split()[0] for label in labels]
+    return [figures.COLOURS[first if first in named else next(between)] for first in firsts]
 
 
 def _score_title(name):
