@@ -8,7 +8,7 @@ ranked by the share of the CPUs that other processes took; that share is reporte
 import contextlib
 import statistics
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -147,6 +147,12 @@ def curves(base, variations, effort, threads):
             _rounds([(worker, str(value)) for value in values], timings, effort)
             results[name] = timings
     return results
+
+
+def parts(size, rounds, threads):
+    """Time the parts of this package's step: {name: {"seconds": ..., "flops": ...}}."""
+    with _start("ours", threads) as worker:
+        return worker.ask("parts", size=asdict(size), rounds=rounds)
 
 
 def largest_difference(timings):

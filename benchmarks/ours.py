@@ -5,6 +5,7 @@ The one place that knows how model, network and step of this package are put tog
 
 import numpy as np
 
+from benchmarks import parts
 from benchmarks.sizes import CLIP_NORM, LEARNING_RATE, observations
 from tfp_gaps._tensorflow import tf, tfk
 from tfp_gaps.bounds import elbo_terms
@@ -111,6 +112,11 @@ class Trainer:
 
 def _dense(name, layer):
     return {f"{name}/kernel": layer.kernel, f"{name}/bias": layer.bias[:, 0]}
+
+
+def build_parts(size):
+    """Return the parts of a step at the shards that training takes by default; see `parts`."""
+    return parts.build(size, Settings(num_steps=1, batch_size=size.batch_size).num_shards)
 
 
 def build_matmul(width):

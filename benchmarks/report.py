@@ -100,6 +100,20 @@ def curve(name, timings):
     return table(header, rows)
 
 
+def parts(timed, roofline):
+    """The table of a step's parts: time, rate of their products, share of the matmul rate."""
+    rows = [
+        [
+            name,
+            f"{1e3 * part['seconds']:.1f}",
+            f"{part['flops'] / part['seconds'] / 1e9:.0f}" if part["flops"] else "",
+            f"{part['flops'] / part['seconds'] / roofline:.0%}" if part["flops"] else "",
+        ]
+        for name, part in timed.items()
+    ]
+    return table(["part of a step", "ms", "GFLOP/s", "of matmul"], rows)
+
+
 def best_matmul(timings):
     """The largest rate of the large float32 product in any framework and round."""
     return max(rate for timing in timings for rate in timing.matmul)

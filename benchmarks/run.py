@@ -62,7 +62,11 @@ def compare(size, options, effort):
     difference = measure.largest_difference(timings)
     print(f"Best large float32 product: {report.best_matmul(timings) / 1e9:.0f} GFLOP/s.")
     print(f"Losses before and after a step differ by {difference:.1e} of their value at most.")
+    parts = measure.parts(size, effort.rounds, options.threads)
+    print("\nWhere this package's time goes, each part alone")
+    print(report.parts(parts, report.best_matmul(timings)))
     return {
+        "parts": parts,
         "rows": [timing.as_dict() for timing in timings],
         "failures": failures,
         "warning": warning,

@@ -74,6 +74,23 @@ class Worker:
         trainer.train(indices)
         return {"seconds": (time.perf_counter() - started) / steps}
 
+    def parts(self, size, rounds, runs=4):
+        """Median seconds of each part of a step, timed in turn, and the flops of its products."""
+        built = self._module.build_parts(sizes.Size(**size))
+        seconds = {name: [] for name in built}
+        for part in built.values():
+            part.run()
+        for _ in range(rounds):
+            for name, part in built.items():
+                started = time.perf_counter()
+                for _ in range(runs):
+                    part.run()
+                seconds[name].append((time.perf_counter() - started) / runs)
+        return {
+            name: {"seconds": float(np.median(seconds[name])), "flops": part.flops}
+            for name, part in built.items()
+        }
+
     def matmul(self, width):
         """Rate of one large square product, in floating point operations per second."""
         if width not in self._products:

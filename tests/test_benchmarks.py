@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import client, environments, measure, ours, report, run, sizes
+from benchmarks import client, environments, measure, ours, parts, report, run, sizes
 
 TINY = {name: replace(size, **run.TINY) for name, size in sizes.SIZES.items()}
 
@@ -98,6 +98,13 @@ def test_exported_parameters_and_noise_give_the_same_loss_in_numpy(trainer):
     before, after = trainer.losses_with(indices, noise)
     np.testing.assert_allclose(before, expected, rtol=2e-6)  # float32 against float64
     assert np.all(after < before)
+
+
+def test_parts_hold_every_product_of_a_step_once(trainer):
+    built = parts.build(trainer.size, num_shards=2)
+    flops = sum(part.flops for name, part in built.items() if "alone" not in name)
+    assert flops == trainer.size.flops_per_step
+    assert all(np.all(np.isfinite(part.run())) for part in built.values())
 
 
 def test_flops_follow_from_the_exported_kernels(trainer):
@@ -199,6 +206,7 @@ def test_quick_run_prints_tables_and_writes_json(tmp_path, capsys):
     assert status == 0
     printed = capsys.readouterr().out
     assert "this package" in printed and "num_timesteps" in printed
+    assert "recurrences: products alone" in printed
     kept = json.loads(path.read_text())
     assert kept["machine"]["threads"] == 2
     assert kept["sizes"]["small"]["rows"][0]["sequences_per_second"] > 0
