@@ -6,7 +6,6 @@ network is trained on it: what remains between two models, each under its own fu
 models'.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -143,18 +142,6 @@ def validation_loss(model, network, lookahead, sequences, *, draws=2):
         return tf.add_n([loss(batch, row, 1.0) for row in rows]) / draws
 
     return lambda: evaluate().numpy()
-
-
-def side_by_side(fit, items, num_threads=2):
-    """Run independent fits in threads: {item: fit(item)}.
-
-    One small recurrence keeps one core busy; the second would stand idle. No fit shares state or
-    random numbers with another; results may still differ in rounding, as the cores are shared out
-    otherwise.
-    """
-    items = list(items)
-    with ThreadPoolExecutor(num_threads) as pool:
-        return dict(zip(items, pool.map(fit, items), strict=True))
 
 
 def negative_elbo(model, network, lookahead):

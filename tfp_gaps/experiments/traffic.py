@@ -13,10 +13,21 @@ from tfp_gaps.experiments.sequential import Design
 from tfp_gaps.training import Settings
 
 
-def _design(emission, latent, hidden, joint_steps, refit_steps, batch, validate_every, **settings):
+def _design(
+    emission,
+    latent,
+    hidden,
+    joint_steps,
+    refit_steps,
+    batch,
+    validate_every,
+    warmup=None,
+    **settings,
+):
     common = {"batch_size": batch, "clip_norm": 200.0, "learning_rate": 1e-2} | settings
     common["validate_every"] = validate_every
-    joint = Settings(joint_steps, kl_warmup_steps=min(200, joint_steps // 4), **common)
+    warmup = warmup or min(200, joint_steps // 4)
+    joint = Settings(joint_steps, kl_warmup_steps=warmup, **common)
     return Design(latent, hidden, emission, joint, Settings(refit_steps, **common))
 
 
@@ -25,8 +36,12 @@ _EVALUATION = {"num_samples": 100, "num_particles": 1000, "start": 18, "horizon"
 # was ahead of .005 by 87 nats per window under partial and by 97 under full conditions; .01 under
 # full ones was in between, and is taken because these runs are longer. Alone, .01 was ahead of
 # .005 by about 2 nats under both.
+#
+# With a warm-up of 200 steps full conditions left most of the state unused, for one seed of three
+# at 8 and 16 dimensions and for all at 32: divergence 65 to 105 nats instead of 170 to 185,
+# validation loss 30 nats higher. 750 steps prevented it in two of two trials.
 _MANY = Size(
-    design=_design("student_t", 8, 48, 1500, 600, 32, 60, num_shards=1),
+    design=_design("student_t", 8, 48, 1500, 600, 32, 60, warmup=750, num_shards=1),
     num_bound=1000,
     num_iwae=1000,
     num_filter=1000,
@@ -85,7 +100,7 @@ def _eight(size):
 
 
 BENCHMARK = Benchmark(
-    "traffic", SIZES, {"one": _one, "eight": _eight} | latent_variants((2, 4, 8, 16, 32))
+    "traffic", SIZES, {"one": _one, "eight": _eight} | latent_variants((2, 8, 16, 32))
 )
 VARIANTS = tuple(BENCHMARK.variants)
 load, run, stored = BENCHMARK.load, BENCHMARK.run, BENCHMARK.stored
