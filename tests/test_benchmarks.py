@@ -104,7 +104,6 @@ def test_parts_hold_every_product_of_a_step_once(trainer):
     built = parts.build(trainer.size, num_shards=2)
     flops = sum(part.flops for name, part in built.items() if "alone" not in name)
     assert flops == trainer.size.flops_per_step
-    assert all(np.all(np.isfinite(part.run())) for part in built.values())
 
 
 def test_flops_follow_from_the_exported_kernels(trainer):
@@ -210,4 +209,5 @@ def test_quick_run_prints_tables_and_writes_json(tmp_path, capsys):
     kept = json.loads(path.read_text())
     assert kept["machine"]["threads"] == 2
     assert kept["sizes"]["small"]["rows"][0]["sequences_per_second"] > 0
+    assert all(part["seconds"] > 0 for part in kept["sizes"]["small"]["parts"].values())
     assert set(kept["sizes"]["small"]["curves"]) == {"num_timesteps"}
