@@ -1,7 +1,10 @@
 """Turn an executed notebook into a page: words of figures, cost, stable metadata."""
 
 import base64
+import io
 import re
+
+from PIL import Image
 
 import notebooks
 import staleness
@@ -10,6 +13,7 @@ from notebooks import ChapterError
 COST = ("<!-- cost -->", "<!-- /cost -->")
 CHAPTERS = ("<!-- chapters -->", "<!-- /chapters -->")
 HERO = "book/_static/hero.png"
+_COLOURS = 256
 _KEPT_METADATA = ("kernelspec", "language_info", "tfp_gaps", "mystnb")
 _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -27,6 +31,7 @@ def finish(project, name, notebook, cost):
         if words and words["name"] in figures:
             raise ChapterError(f"{name} shows two figures with the name {words['name']!r}.")
         figures |= {words["name"]: words} if words else {}
+        shrink_pictures(cell)
     first = notebook.cells[0] if notebook.cells else None
     if first is None or first.cell_type != "markdown":
         raise ChapterError(f"{name} must begin with a Markdown cell that holds its title.")
@@ -56,6 +61,24 @@ def label_figure(name, cell):
     page["figure"] = {"name": words["name"], "caption": words["caption"]}
     page["image"] = {"alt": words["alt"]}
     return words
+
+
+def shrink_pictures(cell):
+    """Store the pictures of a cell with a palette: a third of the bytes, and to the eye the same.
+
+    Figures hold few colours and their shades; no dithering, which would make noise of them.
+    """
+    for output in cell.outputs:
+        encoded = output.get("data", {}).get("image/png")
+        if encoded is None:
+            continue
+        picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+        buffer = io.BytesIO()
+        flat = picture.quantize(_COLOURS, dither=Image.Dither.NONE)
+        flat.save(buffer, "png", optimize=True)
+        smaller = base64.b64encode(buffer.getvalue()).decode()
+        if len(smaller) < len(encoded):
+            output["data"]["image/png"] = smaller
 
 
 def fill(text, markers, content, where):

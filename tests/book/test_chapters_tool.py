@@ -1,10 +1,15 @@
 """tools/chapters.py on tiny projects: what goes stale, what a run leaves, what is refused."""
 
+import base64
+import io
 import json
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 import chapters
 import finishing
@@ -13,6 +18,10 @@ from execution import Cost
 from notebooks import CLAIM_MIME, ChapterError, Project
 
 ALT = "A line that rises from 0 to 2 while x goes from 0 to 1."
+# A white picture of one pixel.
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
+)
 TITLE = "# A tiny chapter\n\n<!-- cost -->\n<!-- /cost -->\n\nText."
 CHECKED = '# NBVAL_CHECK_OUTPUT\nprint("T01 reproduced")'
 
@@ -189,9 +198,10 @@ def test_chapters_come_in_reading_order_and_readers_of_records_last(project, cap
 
 def test_a_run_leaves_a_finished_chapter(project, capsys):
     figure = (
+        "import base64\n"
         "from IPython.display import display\n"
         'words = {"name": "fig-a", "caption": "Two.", "alt": "' + ALT + '"}\n'
-        'png = {"image/png": b"1", "text/plain": "a"}\n'
+        f'png = {{"image/png": base64.b64decode("{PIXEL}"), "text/plain": "a"}}\n'
         'display(png, raw=True, metadata={"tfp_gaps": words, "image/png": {"width": 600}})'
     )
     where = "import os, tfp_gaps\nprint(os.path.basename(os.getcwd()), tfp_gaps.__file__)"
@@ -267,6 +277,7 @@ def test_refresh_runs_readers_of_records_after_those_they_read(project, capsys):
     [
         ("1", "# No markers", "must hold <!-- cost -->"),
         (
+            "import base64\n"
             "from IPython.display import display\n"
             "w = {'name': 'fig-a', 'caption': 'c', 'alt': ''}\n"
             "for _ in 'ab':\n    display({'text/plain': ''}, raw=True, metadata={'tfp_gaps': w})",
@@ -370,3 +381,27 @@ def test_ids_of_cells_depend_on_their_content_but_not_on_the_cost():
 def test_cost_in_words():
     assert str(Cost(41.3, 60.0, 0.912, 2)) == "41 s and 0.9 GB on 2 CPU cores"
     assert str(Cost(141.0, 60.0, 1.25, 1)) == "2 min 21 s and 1.2 GB on 1 CPU core"
+
+
+def test_pictures_shrink_and_look_the_same():
+    fig, axes = plt.subplots(figsize=(4, 3))
+    for k in range(4):
+        axes.fill_between(range(9), k, [k + (i % 3) for i in range(9)], alpha=0.3)
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=150)
+    plt.close(fig)
+    data = {"image/png": base64.b64encode(buffer.getvalue()).decode()}
+    cell = new_code_cell(outputs=[new_output("display_data", dict(data))])
+    finishing.shrink_pictures(cell)
+    small = base64.b64decode(cell.outputs[0]["data"]["image/png"])
+    assert len(small) < 0.6 * len(buffer.getvalue())
+    before, after = (
+        np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), float)
+        for png in (buffer.getvalue(), small)
+    )
+    # A palette of 256 leaves large areas as they are; edges may move by a shade.
+    assert after.shape == before.shape
+    assert np.mean(np.abs(after - before)) < 0.5
+    again = cell.outputs[0]["data"]["image/png"]
+    finishing.shrink_pictures(cell)
+    assert len(cell.outputs[0]["data"]["image/png"]) <= len(again)
