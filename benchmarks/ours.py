@@ -93,9 +93,9 @@ class Trainer:
         arrays = {
             "initial_mean": model._initial_mean[:, 0],
             "initial_raw": model._initial_raw[:, 0],
-            **_dense("transition/hidden", model._transition.hidden),
+            **_dense("transition/hidden", model._transition.hidden[0]),
             **_dense("transition/output", model._transition.output),
-            **_dense("emission/hidden", model._emission.hidden),
+            **_dense("emission/hidden", model._emission.hidden[0]),
             **_dense("emission/output", model._emission.output),
             **_dense("join", network._join),
             **_dense("output", network._output),

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from tfp_gaps import __main__ as command_line
-from tfp_gaps import experiments, runs
+from tfp_gaps import experiments, results, runs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,6 +53,33 @@ def test_impossible_runs_end_with_status_2(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("value", ["0", "3", "full"])
+def test_a_look_ahead_without_time_ends_with_status_2(tmp_path, capsys, value):
+    assert run("run", "vae", "--output", str(tmp_path), "--lookahead", value) == 2
+    assert "vae has no time and so no look-ahead" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stem"),
+    [
+        (["vae", "--variant", "wide"], "vae/smoke/wide/seed0"),
+        (["digits"], "digits/smoke/k0-seed0"),
+        (["digits", "--lookahead", "full"], "digits/smoke/kfull-seed0"),
+    ],
+)
+def test_a_run_is_stored_under_its_name(tmp_path, monkeypatch, capsys, arguments, stem):
+    module = types.ModuleType("toy")
+    module.VARIANTS, module.run = ("wide",), lambda **options: {"data": "made up"}
+    monkeypatch.setitem(sys.modules, f"tfp_gaps.experiments.{arguments[0]}", module)
+    assert run("run", *arguments, "--output", str(tmp_path)) == 0
+    path = tmp_path / f"{stem}.json"
+    assert capsys.readouterr().out == f"{path}: written\n"
+    command = results.load(path)["provenance"]["command"]
+    assert command.startswith(f"tfp-gaps run {arguments[0]} --scale smoke")
+    assert ("--lookahead" in command) == (arguments[0] == "digits")
+
+
 def test_unwritable_folder_and_foreign_files(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(*smoke(tmp_path / "file")) == 1
@@ -83,6 +111,11 @@ def test_list_and_verify_speak_json(capsys):
     assert run("list", "--json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == {"experiment": "digits", "scales": ["smoke", "book", "paper"]}
-    assert len(lines) == len(experiments.BENCHMARKS) + len(runs.stored_paths())
+    assert len(lines) == len(experiments.NAMES) + len(runs.stored_paths())
+    assert run("list") == 0
+    shown = capsys.readouterr().out
+    for name in experiments.NAMES:
+        (line,) = (line for line in shown.splitlines() if line.startswith(f"{name}: --scale"))
+        assert ("--lookahead" in line) == (name in experiments.BENCHMARKS)
     assert run("verify", "--json") == 0
     assert all(json.loads(line)["ok"] for line in capsys.readouterr().out.splitlines())

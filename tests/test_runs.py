@@ -12,11 +12,12 @@ from tfp_gaps import experiments, results, runs, storage, sweep
 from tfp_gaps.runs import Run
 
 RUN = Run("digits", "smoke", 1, (0,), "wide")
+STATIC = Run("vae", "smoke", None, (0,), "wide")
 
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
-    """In place of the digits, an experiment that costs nothing and counts how often it is run."""
+    """In place of two experiments, one that costs nothing and counts how often it is run."""
     module = types.ModuleType("toy")
     module.VARIANTS, module.calls = ("wide",), []
 
@@ -25,7 +26,8 @@ def toy(monkeypatch):
         return {"data": "made up, SHA-256 741c988805d0", "value": 1.5}
 
     module.run = run
-    monkeypatch.setitem(sys.modules, "tfp_gaps.experiments.digits", module)
+    for name in ("digits", "vae"):
+        monkeypatch.setitem(sys.modules, f"tfp_gaps.experiments.{name}", module)
     return module
 
 
@@ -38,6 +40,8 @@ def test_different_runs_never_share_a_file():
         ("", "latent4", "imu"),
     )
     every = [Run(*values) for values in itertools.product(*options)]
+    static = (experiments.STATIC, options[1], (None,), *options[3:])
+    every += [Run(*values) for values in itertools.product(*static)]
     for place in (Run.path, Run.checkpoints, lambda run: run.command):
         assert len({place(run) for run in every}) == len(every)
 
@@ -51,9 +55,23 @@ def test_paths_of_a_run(tmp_path):
     assert Run("digits", "smoke", None, [0, 1]) == Run("digits", "smoke", None, (0, 1))
 
 
+def test_a_run_without_time_has_no_look_ahead(tmp_path, toy):
+    assert STATIC.path(tmp_path) == tmp_path / "vae/smoke/wide/seed0.json"
+    assert STATIC.checkpoints(tmp_path) == tmp_path / "vae/smoke/wide/seed0"
+    assert STATIC.command == "tfp-gaps run vae --scale smoke --seeds 0 --variant wide"
+    assert Run("vae", "book", None, [0, 1]).path(tmp_path).name == "seeds0-1.json"
+    assert runs.perform(STATIC, folder=tmp_path) == "written"
+    (options,) = toy.calls
+    assert set(options) == {"scale", "seeds", "variant", "checkpoint_folder", "progress"}
+    assert results.load(STATIC.path(tmp_path))["provenance"]["command"] == STATIC.command
+    assert runs.stored_paths(tmp_path) == [STATIC.path(tmp_path)]
+    assert runs.perform(STATIC, folder=tmp_path) == "already there"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        (("vae", "smoke", 0, (0,)), "vae has no time and so no look-ahead, but is given 0"),
         (("faces", "smoke", 0, (0,)), "Unknown experiment 'faces'"),
         (("digits", "huge", 0, (0,)), "Unknown scale 'huge'"),
         (("digits", "smoke", -1, (0,)), "lookahead must be"),
@@ -156,6 +174,15 @@ def test_declared_runs_are_all_combinations_in_order(tmp_path):
     assert {d.minutes for d in declared} == {3.0} and declared[0].run.seeds == (0, 1)
 
 
+def test_declared_runs_without_time(tmp_path):
+    text = json.dumps([entry(experiment="vae", lookaheads=None, variants=["default", "wide"])])
+    declared = runs.read_declared(declare(tmp_path, text))
+    assert [d.run for d in declared] == [
+        Run("vae", "paper", None, (0, 1)),
+        Run("vae", "paper", None, (0, 1), "wide"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -165,6 +192,8 @@ def test_declared_runs_are_all_combinations_in_order(tmp_path):
         ("[1]", "entry 1 should have the keys experiment, scale"),
         ([entry(seeds=None)], "entry 1 lacks seeds. The keys are"),
         ([entry(), entry(lookahead=[0])], "entry 2 should not have lookahead"),
+        ([entry(lookaheads=None)], "entry 1 lacks lookaheads. The keys are"),
+        ([entry(experiment="vae")], "should not have lookaheads. The keys are .*variants, seeds"),
         ([entry(experiment="faces")], "entry 1: Unknown experiment 'faces'"),
         ([entry(scale="huge")], "entry 1: Unknown scale 'huge'"),
         ([entry(lookaheads=[0, "most"])], "expected 0, 1, 2, ... or full, found 'most'"),
@@ -188,7 +217,7 @@ def test_a_bad_list_names_entry_and_key(tmp_path, content, message):
 
 
 def test_the_committed_list_holds_every_table_of_the_book(monkeypatch):
-    monkeypatch.undo()  # the real digits
+    monkeypatch.undo()  # the real experiments
     declared = [entry.run for entry in runs.read_declared(sweep.DECLARED)]
     for name in experiments.BENCHMARKS:
         known = importlib.import_module(f"tfp_gaps.experiments.{name}").VARIANTS
@@ -198,3 +227,6 @@ def test_the_committed_list_holds_every_table_of_the_book(monkeypatch):
         assert len({run.lookahead for run in table}) >= 4
         assert {0, None} < {run.lookahead for run in table}
         assert all(len(run.seeds) >= 3 for run in table)
+    for name in {run.experiment for run in declared} - set(experiments.BENCHMARKS):
+        known = importlib.import_module(f"tfp_gaps.experiments.{name}").VARIANTS
+        assert {run.variant for run in declared if run.experiment == name} <= {"", *known}

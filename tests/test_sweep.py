@@ -31,9 +31,15 @@ def store(run, folder, *, seconds=30.0, data=DATA, command=None):
     return path
 
 
-def write_list(path, lookaheads):
+STATIC = Run("vae", "smoke", None, (0,), "digits-flow")
+
+
+def write_list(path, lookaheads, *, with_static=False):
     entry = {"experiment": "digits", "scale": "smoke", "seeds": [0], "minutes": 0.5}
-    path.write_text(json.dumps([entry | {"lookaheads": lookaheads}]))
+    entries = [entry | {"lookaheads": lookaheads}]
+    if with_static:
+        entries.append(entry | {"experiment": "vae", "variants": ["digits-flow"]})
+    path.write_text(json.dumps(entries))
     return path
 
 
@@ -87,7 +93,7 @@ def test_an_invalid_result_is_named_and_stops_a_sweep(tmp_path, capsys, damage, 
 
 def test_a_dry_run_speaks_json_and_does_not_load_tensorflow(tmp_path):
     store(WANTED[0].run, tmp_path)
-    file = write_list(tmp_path / "list.yml", [0, 1, "full"])
+    file = write_list(tmp_path / "list.yml", [0, 1, "full"], with_static=True)
     code = (
         "import sys; from tfp_gaps.__main__ import main; status = main(sys.argv[1:]);"
         "sys.exit('TensorFlow was loaded' if 'tensorflow' in sys.modules else status)"
@@ -103,14 +109,17 @@ def test_a_dry_run_speaks_json_and_does_not_load_tensorflow(tmp_path):
     )
     assert time.monotonic() - started < 5  # 0.4 s on an idle machine; importing TensorFlow takes 8
     *lines, summary = map(json.loads, done.stdout.splitlines())
-    assert [line["status"] for line in lines] == ["present", "missing", "missing"]
+    assert [line["status"] for line in lines] == ["present", *["missing"] * 3]
     assert lines[1]["command"] == "tfp-gaps run digits --scale smoke --lookahead 1 --seeds 0"
+    assert lines[3]["command"] == STATIC.command
+    assert lines[3]["result"] == str(tmp_path / "vae/smoke/digits-flow/seed0.json")
+    # Two runs like the stored one of 30 s, and one of half a minute that only its entry knows.
     assert summary == {
         "present": 1,
-        "missing": 2,
+        "missing": 3,
         "invalid": 0,
-        "seconds": 60.0,
-        "seconds_declared": 0.0,
+        "seconds": 90.0,
+        "seconds_declared": 30.0,
     }
 
 
@@ -217,11 +226,11 @@ def stored(run, folder):
 def test_the_engine_wants_exactly_what_is_missing(tmp_path):
     """Whatever the age of the results, and whatever a killed job has left."""
     folder, log = tmp_path / "results", tmp_path / "log"
-    file = write_list(tmp_path / "list.yml", [0, 1, 2, "full"])
+    file = write_list(tmp_path / "list.yml", [0, 1, 2, "full"], with_static=True)
     for entry in WANTED[:3]:
         path = store(entry.run, folder)
         os.utime(path, (0, 0))
     WANTED[1].run.path(folder).unlink()
     text = finish(start(file, folder, log, "--", "--dry-run"), log)
     wanted = {line.split(": ")[1] for line in text.splitlines() if ": tfp-gaps run" in line}
-    assert wanted == {WANTED[1].run.command, WANTED[3].run.command}
+    assert wanted == {WANTED[1].run.command, WANTED[3].run.command, STATIC.command}

@@ -36,10 +36,15 @@ def parser():
 
 def _run_parser(commands):
     run = commands.add_parser("run", help="train and evaluate, then store the result")
-    run.add_argument("experiment", choices=experiments.BENCHMARKS)
+    run.add_argument("experiment", choices=experiments.NAMES)
     run.add_argument("--scale", choices=scales.SCALES, default="smoke")
+    # Left out of the arguments unless given: an experiment without time accepts none, not even 0.
     run.add_argument(
-        "--lookahead", type=_lookahead, default=0, metavar="K", help="0, 1, 2, ... or full"
+        "--lookahead",
+        type=_lookahead,
+        default=argparse.SUPPRESS,
+        metavar="K",
+        help=f"0 (default), 1, 2, ... or full; not for {', '.join(experiments.STATIC)}",
     )
     run.add_argument("--seeds", type=_seed, nargs="+", default=[0], metavar="SEED")
     run.add_argument("--variant", default="", metavar="NAME", help="one that the experiment knows")
@@ -98,12 +103,13 @@ def _cores(text):
 
 def command_list(arguments):
     """Print the experiments and the stored results."""
-    for name in experiments.BENCHMARKS:
+    for name in experiments.NAMES:
+        has_time = name not in experiments.STATIC
+        options = "--lookahead 0 | 1 | ... | full" if has_time else "--variant NAME"
         _emit(
             arguments,
             {"experiment": name, "scales": list(scales.SCALES)},
-            f"{name}: --scale "
-            f"{' | '.join(scales.SCALES)}, --lookahead 0 | 1 | ... | full, --seeds 0 1 ...",
+            f"{name}: --scale {' | '.join(scales.SCALES)}, {options}, --seeds 0 1 ...",
         )
     for path in runs.stored_paths():
         command = results.load(path)["provenance"]["command"]
@@ -117,7 +123,7 @@ def command_run(arguments):
     run = runs.Run(
         arguments.experiment,
         arguments.scale,
-        arguments.lookahead,
+        _chosen_lookahead(arguments),
         arguments.seeds,
         arguments.variant,
     )
@@ -131,6 +137,17 @@ def command_run(arguments):
     path = run.path(arguments.output)
     _emit(arguments, {"result": str(path), "status": status}, f"{path}: {status}")
     return 0
+
+
+def _chosen_lookahead(arguments):
+    if arguments.experiment not in experiments.STATIC:
+        return getattr(arguments, "lookahead", 0)
+    if hasattr(arguments, "lookahead"):
+        raise runs.RunError(
+            f"{arguments.experiment} has no time and so no look-ahead, but --lookahead was given. "
+            f"Leave it out."
+        )
+    return None
 
 
 def command_sweep(arguments):

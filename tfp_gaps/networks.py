@@ -15,7 +15,13 @@ import math
 import zlib
 from typing import NamedTuple
 
+from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf
+
+MANY_ROWS = 8
+"""Above so many replicas, products are batched rather than written out one by one."""
+
+ACTIVATIONS = {"relu": tf.nn.relu, "elu": tf.nn.elu, "tanh": tf.tanh}
 
 
 def replica_seeds(seeds, purpose, index=0):
@@ -60,11 +66,24 @@ def linear(inputs, kernel):
     product over replicas would first transpose them to the front.
     """
     axis = inputs.shape.rank - 3
+    if kernel.shape[0] > MANY_ROWS:
+        return _batched_linear(inputs, kernel, axis)
     products = [
         flat_matmul(part, matrix)
         for part, matrix in zip(tf.unstack(inputs, axis=axis), tf.unstack(kernel), strict=True)
     ]
     return tf.stack(products, axis)
+
+
+def _batched_linear(inputs, kernel, axis):
+    """The same for many replicas, as when every datum has a network of its own."""
+    order = [axis, *range(axis), axis + 1, axis + 2]
+    moved = tf.transpose(inputs, order)
+    flat = tf.reshape(moved, [kernel.shape[0], -1, kernel.shape[1]])
+    shape = tf.concat([tf.shape(moved)[:-1], [kernel.shape[2]]], 0)
+    return tf.transpose(
+        tf.reshape(tf.matmul(flat, kernel), shape), [*range(1, axis + 1), 0, axis + 1, axis + 2]
+    )
 
 
 def flat_matmul(inputs, matrix):
@@ -109,19 +128,44 @@ class Dense(tf.Module):
 
 
 class MLP(tf.Module):
-    """One hidden layer of rectifiers: [..., num_replicas, batch, in] to [..., replicas, batch,
-    out]."""
+    """Hidden layers, then an affine one: [..., num_replicas, batch, in] to [..., batch, out].
 
-    def __init__(self, num_inputs, num_hidden, num_outputs, *, seeds, output_scale=1.0, name):
+    Args:
+      num_inputs, num_outputs: sizes.
+      num_hidden: width of the hidden layer, or a sequence of widths; empty for an affine map.
+      seeds: int32 [num_replicas, 2].
+      activation: one of `ACTIVATIONS`.
+      output_scale: factor on the initial kernel of the last layer.
+    """
+
+    def __init__(
+        self,
+        num_inputs,
+        num_hidden,
+        num_outputs,
+        *,
+        seeds,
+        activation="relu",
+        output_scale=1.0,
+        name,
+    ):
         super().__init__(name=name)
-        first, second = split_seeds(seeds, 2)
-        self.hidden = Dense(num_inputs, num_hidden, seeds=first, name="hidden")
+        self._activation = ACTIVATIONS[_checks.one_of(activation, "activation", ACTIVATIONS)]
+        widths = (num_hidden,) if isinstance(num_hidden, int) else tuple(num_hidden)
+        *hidden_seeds, output_seeds = split_seeds(seeds, len(widths) + 1)
+        sizes = (num_inputs, *widths)
+        self.hidden = [
+            Dense(size, width, seeds=seed, name="hidden")
+            for size, width, seed in zip(sizes[:-1], widths, hidden_seeds, strict=True)
+        ]
         self.output = Dense(
-            num_hidden, num_outputs, seeds=second, scale=output_scale, name="output"
+            sizes[-1], num_outputs, seeds=output_seeds, scale=output_scale, name="output"
         )
 
     def __call__(self, inputs):
-        return self.output(tf.nn.relu(self.hidden(inputs)))
+        for layer in self.hidden:
+            inputs = self._activation(layer(inputs))
+        return self.output(inputs)
 
 
 class _Gates(NamedTuple):

@@ -1,9 +1,10 @@
 """Runs: what is trained and evaluated in one go, and where its result and its checkpoints lie.
 
 A run is an experiment at a scale, with one look-ahead and a few seeds, perhaps under a variant that
-the experiment knows. Its result is
+the experiment knows. An experiment without time has no look-ahead. The result is
 
     results/EXPERIMENT/SCALE[/VARIANT]/kK-seedsA-B-C.json
+    results/EXPERIMENT/SCALE[/VARIANT]/seedsA-B-C.json       without time
 
 and its checkpoints lie under the same names in results/.checkpoints. They are kept, so that a run
 that was killed continues, and one that is finished can be evaluated again without training. A lock
@@ -30,6 +31,8 @@ DEFAULT = "default"
 
 KEYS = ("experiment", "scale", "variants", "lookaheads", "seeds", "minutes")
 OPTIONAL_KEYS = ("variants",)
+SEQUENTIAL_KEYS = ("lookaheads",)
+"""Keys that only experiments over time have, and need."""
 
 
 class RunError(ValueError):
@@ -44,9 +47,9 @@ class BusyError(RuntimeError):
 class Run:
     """What is trained and evaluated in one go.
 
-    experiment: one of `experiments.BENCHMARKS`.
+    experiment: one of `experiments.NAMES`.
     scale: "smoke", "book" or "paper".
-    lookahead: k >= 0, or None for full conditioning.
+    lookahead: k >= 0, or None for full conditioning; None for an experiment without time.
     seeds: one int per replica; a list is stored as a tuple.
     variant: an override that the experiment knows, or "" for none.
 
@@ -54,6 +57,8 @@ class Run:
     'results/digits/paper/kfull-seeds0-1-2.json'
     >>> Run("digits", "paper", 1, [0], "latent4").command
     'tfp-gaps run digits --scale paper --lookahead 1 --seeds 0 --variant latent4'
+    >>> Run("vae", "paper", None, (0,), "digits-flow").path("results").as_posix()
+    'results/vae/paper/digits-flow/seed0.json'
     """
 
     experiment: str
@@ -63,9 +68,14 @@ class Run:
     variant: str = ""
 
     def __post_init__(self):
-        _checks.one_of(self.experiment, "experiment", experiments.BENCHMARKS)
+        _checks.one_of(self.experiment, "experiment", experiments.NAMES)
         scales.check(self.scale)
         if self.lookahead is not None:
+            if self.is_static:
+                raise RunError(
+                    f"{self.experiment} has no time and so no look-ahead, but is given "
+                    f"{self.lookahead!r}. Leave it out."
+                )
             _checks.integer(self.lookahead, "lookahead", minimum=0)
         object.__setattr__(self, "seeds", _seeds(self.seeds))
         if self.variant == DEFAULT or not re.fullmatch(r"([a-z0-9][a-z0-9-]*)?", self.variant):
@@ -73,6 +83,11 @@ class Run:
                 f"variant should be a word of small letters, digits and hyphens other than "
                 f"{DEFAULT!r}, but is {self.variant!r}. Leave it empty for the experiment as it is."
             )
+
+    @property
+    def is_static(self):
+        """Whether the experiment is one without time, and so without look-ahead."""
+        return self.experiment in experiments.STATIC
 
     def path(self, folder=None):
         """Where the result lies; `folder` is that of all results."""
@@ -83,17 +98,22 @@ class Run:
         """Folder of the checkpoints; `folder` is that of all checkpoints."""
         return self._below(results.FOLDER / ".checkpoints" if folder is None else folder)
 
+    @property
+    def _label(self):
+        return "full" if self.lookahead is None else str(self.lookahead)
+
     def _below(self, folder):
-        label = "full" if self.lookahead is None else self.lookahead
         plural = "seed" if len(self.seeds) == 1 else "seeds"
-        stem = f"k{label}-{plural}{'-'.join(str(seed) for seed in self.seeds)}"
+        stem = f"{plural}{'-'.join(str(seed) for seed in self.seeds)}"
+        if not self.is_static:
+            stem = f"k{self._label}-{stem}"
         return Path(folder, self.experiment, self.scale, self.variant, stem)
 
     @property
     def arguments(self):
         """What follows `tfp-gaps run` on the command line: a list of words."""
-        label = "full" if self.lookahead is None else str(self.lookahead)
-        words = [self.experiment, "--scale", self.scale, "--lookahead", label]
+        words = [self.experiment, "--scale", self.scale]
+        words += [] if self.is_static else ["--lookahead", self._label]
         words += ["--seeds", *(str(seed) for seed in self.seeds)]
         return words + (["--variant", self.variant] if self.variant else [])
 
@@ -199,7 +219,7 @@ def _compute(run, checkpoints):
 
     return module.run(
         scale=run.scale,
-        lookahead=run.lookahead,
+        **({} if run.is_static else {"lookahead": run.lookahead}),
         seeds=list(run.seeds),
         variant=run.variant,
         checkpoint_folder=checkpoints,
@@ -301,12 +321,14 @@ def _read_entry(entry, where):
     """Return the runs of one entry; `where` opens the message of an error."""
     if not isinstance(entry, dict):
         raise RunError(f"{where} should have the keys {', '.join(KEYS)}, but is {entry!r}.")
-    missing = [key for key in KEYS if key not in entry and key not in OPTIONAL_KEYS]
-    unknown = [str(key) for key in entry if key not in KEYS]
+    is_static = entry.get("experiment") in experiments.STATIC
+    known = [key for key in KEYS if not (is_static and key in SEQUENTIAL_KEYS)]
+    missing = [key for key in known if key not in entry and key not in OPTIONAL_KEYS]
+    unknown = [str(key) for key in entry if key not in known]
     for keys, verb in ((missing, "lacks"), (unknown, "should not have")):
         if keys:
-            raise RunError(f"{where} {verb} {', '.join(keys)}. The keys are {', '.join(KEYS)}.")
-    lookaheads = _list(entry, "lookaheads", where, "[0, 1, full]")
+            raise RunError(f"{where} {verb} {', '.join(keys)}. The keys are {', '.join(known)}.")
+    lookaheads = ["full"] if is_static else _list(entry, "lookaheads", where, "[0, 1, full]")
     variants = _list({"variants": [DEFAULT], **entry}, "variants", where, "[default, latent4]")
     try:
         minutes = _checks.positive_float(entry["minutes"], "minutes")

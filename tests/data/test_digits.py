@@ -1,5 +1,6 @@
 """The digits: what is loaded, and what happens to files that are missing, short or wrong."""
 
+import dataclasses
 import io
 import subprocess
 import tarfile
@@ -8,30 +9,30 @@ import numpy as np
 import pytest
 
 from tfp_gaps import data, storage
-from tfp_gaps.data import digits, npm, store
+from tfp_gaps.data import digits, images, npm, store
 
-TRAIN, TEST = digits.RAW_FILES
+TRAIN, TEST = digits.IMAGES.raw_files
 
 
 @pytest.fixture
 def raw(monkeypatch):
     """Small stand-ins for the raw files, with their own checksums registered."""
     rng = np.random.default_rng(0)
-    images = {
+    grey = {
         TRAIN: rng.integers(0, 256, [100, 28, 28], np.uint8),
         TEST: rng.integers(0, 256, [20, 28, 28], np.uint8),
     }
-    contents = {name: bytes(16) + array.tobytes() for name, array in images.items()}
-    monkeypatch.setattr(
-        digits, "RAW_FILES", {name: storage.sha256(content) for name, content in contents.items()}
+    contents = {name: bytes(16) + array.tobytes() for name, array in grey.items()}
+    pixel = {"train": grey[TRAIN], "test": grey[TEST]}
+    small = dataclasses.replace(
+        digits.IMAGES,
+        raw_files={name: storage.sha256(content) for name, content in contents.items()},
+        pixel_digests={part: storage.sha256(array.tobytes()) for part, array in pixel.items()},
+        num_train=100,
+        num_test=20,
     )
-    monkeypatch.setattr(digits, "NUM_TRAIN", 100)
-    monkeypatch.setattr(digits, "NUM_TEST", 20)
-    pixel = {"train": images[TRAIN], "test": images[TEST]}
-    monkeypatch.setattr(
-        digits, "PIXEL_DIGESTS", {k: storage.sha256(v.tobytes()) for k, v in pixel.items()}
-    )
-    return images, contents
+    monkeypatch.setattr(digits, "IMAGES", small)
+    return grey, contents
 
 
 @pytest.fixture
@@ -49,12 +50,22 @@ def load(**options):
 
 def test_rows_are_time_and_threshold_is_128(folder, raw):
     splits = load(num_validation=40)
-    images = raw[0][TRAIN]
+    grey = raw[0][TRAIN]
     assert splits.train.observations.shape == (28, 60, 28)
     assert splits.validation.observations.shape == (28, 40, 28)
-    np.testing.assert_array_equal(splits.train.observations[3, 7], images[7, 3] >= 128)
-    np.testing.assert_array_equal(splits.validation.observations[0, 0], images[60, 0] >= 128)
+    np.testing.assert_array_equal(splits.train.observations[3, 7], grey[7, 3] >= 128)
+    np.testing.assert_array_equal(splits.validation.observations[0, 0], grey[60, 0] >= 128)
     assert set(np.unique(splits.train.observations)) == {0, 1}
+
+
+def test_flat_images_hold_the_same_pixels_row_by_row(folder, raw):
+    test = load().test
+    flat = images.flatten(test)
+    assert flat.shape == (20, 784) and flat.dtype == np.uint8
+    np.testing.assert_array_equal(flat, raw[0][TEST].reshape(20, 784) >= 128)
+    masked = data.Sequences(test.observations, mask=test.observations == 0)
+    with pytest.raises(ValueError, match="but these have mask"):
+        images.flatten(masked)
 
 
 def test_bernoulli_binarisation_has_the_grey_values_as_means(folder, raw):
@@ -187,3 +198,25 @@ def test_real_digits_have_the_known_mean():
     train, test = digits.pixels()
     assert train.shape == (60_000, 28, 28) and test.shape == (10_000, 28, 28)
     assert train.mean() / 255 == pytest.approx(0.1307, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "digest"),
+    [
+        ({"num_train": 58_000, "num_validation": 2000}, "59304ca21509ccf1"),
+        (
+            {"num_train": 500, "num_validation": 300, "binarisation": "bernoulli", "seed": 3},
+            "5b09d0f5c23576f6",
+        ),
+    ],
+)
+def test_every_pixel_is_the_one_that_stored_results_were_made_from(options, digest):
+    """Also of a random draw: a change of its order would change every stored value."""
+    splits = data.load("digits", num_test=40, **options)
+    parts = (splits.train, splits.validation, splits.test)
+    found = storage.sha256(b"".join(part.observations.tobytes() for part in parts))
+    assert found[:16] == digest
+    assert splits.source == (
+        f"MNIST ({options['num_train']} train, {options['num_validation']} validation, 40 test), "
+        f"{options.get('binarisation', 'threshold')} binarisation, pixel SHA-256 741c988805d0"
+    )

@@ -1,6 +1,7 @@
 """Data sets: one loader each, checksums beside them, time-major sequences out.
 
     data.load("digits", num_train=20_000)
+    data.images.flatten(data.load("fashion").test)    # [images, 784], for models without time
     data.load("traffic", source="metr-la")
 
 What the package does not carry itself is looked for in the folder that the environment variable
@@ -9,13 +10,14 @@ checksum before it is used.
 """
 
 from tfp_gaps import _checks
-from tfp_gaps.data import digits, traffic, uav
+from tfp_gaps.data import digits, fashion, images, traffic, uav
 from tfp_gaps.data.sequences import Sequences, Splits, Windows, as_sequences
 from tfp_gaps.data.store import DataError
 
-LOADERS = {"digits": digits, "traffic": traffic, "uav": uav}
-FILES = {  # what can be fetched: the three data sets, and sources that a loader names
+LOADERS = {"digits": digits, "fashion": fashion, "traffic": traffic, "uav": uav}
+FILES = {  # what can be fetched: the data sets, and sources that a loader names
     "digits": digits.fetch,
+    "fashion": fashion.fetch,
     "traffic": traffic.fetch,
     "metr-la": lambda: traffic.fetch("metr-la"),
     "seattle": lambda: traffic.fetch("seattle"),
@@ -33,6 +35,7 @@ __all__ = [
     "Windows",
     "as_sequences",
     "fetch",
+    "images",
     "load",
 ]
 
@@ -41,8 +44,9 @@ def load(name, **options):
     """Load a data set as `Splits` of time-major `Sequences`.
 
     Args:
-      name: "digits", "traffic" or "uav".
-      **options: passed to the loader, see `load` of `tfp_gaps.data.digits`, `.traffic`, `.uav`.
+      name: "digits", "fashion", "traffic" or "uav".
+      **options: passed to the loader, see `load` of `tfp_gaps.data.digits`, `.fashion`, `.traffic`,
+        `.uav`.
 
     Raises:
       ValueError: for an unknown name or impossible options.

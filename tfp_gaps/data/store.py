@@ -82,7 +82,7 @@ def fetch(raw):
         for name in raw.names:
             if (folder / name).is_file():
                 return folder / name
-    content = _download(raw)
+    content = download(raw)
     if digest_like(raw.digest, content) != raw.digest:
         raise DataError(
             f"{raw.url} should have {_short(raw.digest)}, but what came has "
@@ -152,13 +152,17 @@ def _short(digest):
     return f"{ {'sha256': 'SHA-256', 'git': 'git SHA-1'}[kind] } {value[:16]}…"
 
 
-def _download(raw):
-    """Fetch the bytes of a raw file; a partial download is thrown away."""
-    download = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=False)
+def download(raw):
+    """Fetch the bytes of a raw file, unchecked; a partial download is thrown away.
+
+    Raises:
+      DataError: if it cannot be fetched.
+    """
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=False)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "download"
         try:
-            download(raw.url, str(target), None)
+            downloader(raw.url, str(target), None)
             return target.read_bytes()
         # Whatever a library under the downloader raises means that there is no file.
         except Exception as error:

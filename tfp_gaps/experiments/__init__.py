@@ -2,3 +2,9 @@
 
 BENCHMARKS = ("digits", "traffic", "uav")
 """The sequential benchmarks of Bayer et al. (2021)."""
+
+STATIC = ("vae",)
+"""Experiments without time: a run of one has no look-ahead."""
+
+NAMES = (*BENCHMARKS, *STATIC)
+"""All experiments that `tfp-gaps run` knows."""

@@ -1,0 +1,442 @@
+"""Images without time: the gaps of variational auto-encoders (Cremer, Li, Duvenaud 2018).
+
+A model is trained with an amortised posterior of one family and then held fixed. On the same
+training and test images, before and after:
+
+    L[q_phi]    the trained posterior,
+    L[q*]       the best q of each family for each image alone, found from where q_phi stands,
+    ln p(x)     bounded from below by IWAE with each of these q and by annealed importance sampling.
+
+Each variant names the data, the family and what else is changed. Values are nats per image.
+"""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tfp_gaps import _checks, annealing, data, results, scales, static_bounds, training
+from tfp_gaps._tensorflow import tf
+from tfp_gaps.data.images import flatten
+from tfp_gaps.estimate import Estimate, paired_difference
+from tfp_gaps.inference import families, local
+from tfp_gaps.inference.encoder import Posterior
+from tfp_gaps.models.vae import VAE
+from tfp_gaps.networks import replica_normal, replica_seeds
+
+NUM_PIXELS = 784
+FAMILIES = {"factorised": "factorised", "flow": "auxiliary flow"}
+"""Short names, as in variants and stored results."""
+
+PARTS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a model is, how long it is trained, and on how many images it is measured.
+
+    family: "factorised" or "flow", the trained posterior's.
+    flow: options of flows, see `families.make`.
+    latent_size, encoder, decoder, activation: of the networks; widths of hidden layers.
+    training: settings of the joint training.
+    search: how the best q of an image is found.
+    num_points: first so many training and test images on which everything is measured.
+    num_samples: K of the bounds.
+    num_annealed: first so many of the points for annealed importance sampling, 0 for none.
+    annealed: num_chains, num_steps, num_leapfrog_steps of it.
+    data: name of the data set and options of its loader.
+    """
+
+    family: str
+    flow: dict
+    latent_size: int
+    encoder: tuple[int, ...]
+    decoder: tuple[int, ...]
+    activation: str
+    training: training.Settings
+    search: local.Search
+    num_points: int
+    num_samples: int
+    num_annealed: int
+    annealed: dict
+    data: dict
+
+
+class Fitted(NamedTuple):
+    """A model with its amortised posterior, and how the training went."""
+
+    model: VAE
+    posterior: Posterior
+    history: training.History
+
+
+def _settings(num_images, epochs, batch_size=100, **options):
+    num_steps = epochs * (num_images // batch_size)
+    return training.Settings(
+        num_steps,
+        batch_size,
+        kl_warmup_steps=num_steps // 8,
+        epsilon=1e-4,
+        steps_per_call=min(100, num_steps),
+        num_shards=1,
+        jit_compile=False,
+        **options,
+    )
+
+
+_BINARISATION = {"digits": "bernoulli", "fashion": "threshold"}
+_SIZES = {
+    "smoke": Size(
+        family="factorised",
+        flow={"num_steps": 1, "num_hidden": 8, "context_size": 4},
+        latent_size=4,
+        encoder=(16,),
+        decoder=(16,),
+        activation="elu",
+        training=_settings(256, 10, batch_size=32),
+        search=local.Search(check_every=10, patience=1, max_steps=20, num_samples=4, batch_size=8),
+        num_points=8,
+        num_samples=20,
+        num_annealed=4,
+        annealed={"num_chains": 4, "num_steps": 20, "num_leapfrog_steps": 2},
+        data={"num_train": 256, "num_test": 16},
+    ),
+    "book": Size(
+        family="factorised",
+        flow={"num_steps": 2, "num_hidden": 50, "context_size": 20},
+        latent_size=20,
+        encoder=(200, 200),
+        decoder=(200, 200),
+        activation="elu",
+        training=_settings(10_000, 60, learning_rate=2e-3),
+        search=local.Search(num_samples=16, max_steps=800),
+        num_points=100,
+        num_samples=1000,
+        num_annealed=0,
+        annealed={"num_chains": 16, "num_steps": 500, "num_leapfrog_steps": 5},
+        data={"num_train": 10_000, "num_test": 2000},
+    ),
+    "paper": Size(
+        family="factorised",
+        flow={"num_steps": 2, "num_hidden": 100, "context_size": 50},
+        latent_size=50,
+        encoder=(200, 200),
+        decoder=(200, 200),
+        activation="elu",
+        training=_settings(60_000, 328, schedule="stages"),
+        search=local.Search(num_samples=32, max_steps=2000),
+        num_points=500,
+        num_samples=5000,
+        num_annealed=50,
+        annealed={"num_chains": 16, "num_steps": 2000, "num_leapfrog_steps": 10},
+        data={"num_train": 60_000, "num_test": 10_000},
+    ),
+}
+
+# What a variant changes beside data and family; the sizes of Cremer et al.'s public code.
+CHANGES = {
+    "": lambda size: size,
+    "wide": lambda size: replace(size, encoder=(500, 500)),
+    "linear": lambda size: replace(size, encoder=()),
+    "decoder0": lambda size: replace(size, decoder=()),
+    "decoder4": lambda size: replace(size, decoder=(200,) * 4),
+    "cold": lambda size: replace(size, training=replace(size.training, kl_warmup_steps=0)),
+}
+VARIANTS = tuple(
+    "-".join(filter(None, (data_set, family, change)))
+    for data_set in _BINARISATION
+    for family in FAMILIES
+    for change in CHANGES
+)
+
+
+def size_of(scale, variant):
+    """The `Size` of a scale under a variant.
+
+    >>> size_of("book", "fashion-flow-wide").encoder
+    (500, 500)
+    """
+    scales.check(scale)
+    data_set, family, *change = _checks.one_of(variant, "variant", VARIANTS).split("-")
+    size = _SIZES[scale]
+    options = {"name": data_set, "binarisation": _BINARISATION[data_set], **size.data}
+    return CHANGES[change[0] if change else ""](replace(size, family=family, data=options))
+
+
+def load(size):
+    """Load the images of a size: `data.Splits`."""
+    return data.load(**size.data)
+
+
+def fit(splits, size, *, seeds, visible=None, **options):
+    """Train model and posterior together on the ELBO.
+
+    Args:
+      splits: `data.Splits` of binary images.
+      size: `Size`.
+      seeds: one int per replica.
+      visible: pixels that the posterior may see, see `Posterior`.
+      **options: checkpoint, progress: as in `training.fit`.
+
+    Returns:
+      `Fitted`.
+    """
+    model = VAE(
+        observation_size=NUM_PIXELS,
+        latent_size=size.latent_size,
+        hidden=size.decoder,
+        activation=size.activation,
+        seeds=replica_seeds(seeds, "initial model"),
+    )
+    posterior = new_posterior(size, seeds, visible=visible)
+    variables = [*model.trainable_variables, *posterior.trainable_variables]
+    return _fit(model, posterior, variables, splits, size, seeds, "joint", options)
+
+
+def fit_posterior(model, splits, size, *, seeds, visible=None, **options):
+    """Train a fresh posterior on a model that is held fixed; arguments as in `fit`."""
+    posterior = new_posterior(size, seeds, visible=visible)
+    variables = list(posterior.trainable_variables)
+    return _fit(model, posterior, variables, splits, size, seeds, "posterior", options)
+
+
+def new_posterior(size, seeds, visible=None):
+    """An untrained posterior of the sizes given."""
+    family = families.make(FAMILIES[size.family], size.latent_size, **size.flow)
+    return Posterior(
+        family,
+        observation_size=NUM_PIXELS,
+        hidden=size.encoder,
+        activation=size.activation,
+        visible=visible,
+        seeds=replica_seeds(seeds, "initial posterior"),
+    )
+
+
+def _fit(model, posterior, variables, splits, size, seeds, what, options):
+    seen = "all" if posterior.visible is None else int(np.sum(posterior.visible))
+    history = training.fit(
+        static_bounds.negative_elbo(model, posterior),
+        variables,
+        flatten(splits.train),
+        size.training,
+        seeds=seeds,
+        fingerprint=f"{_networks(size)} {splits.source} trains {what}, sees {seen}",
+        **options,
+    )
+    return Fitted(model, posterior, history)
+
+
+def _networks(size):
+    """What of a size the training depends on, beside its settings."""
+    names = ("family", "flow", "latent_size", "encoder", "decoder", "activation")
+    return {name: getattr(size, name) for name in names}
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def measure(fitted, images, size, *, seed):
+    """All bounds on the same images.
+
+    Args:
+      fitted: `Fitted`.
+      images: [images, pixels].
+      size: `Size`.
+      seed: int.
+
+    Returns:
+      values: {quantity: float64 [replicas, images]}, nats per image: "elbo" and "iwae" of the
+        trained posterior; "elbo_best_FAMILY" and "iwae_best_FAMILY" of each image's best q;
+        "annealed" on the first images.
+      details: {"seconds": wall time by part, "steps": of each search, "diverged": count}.
+    """
+    model, posterior = fitted.model, fitted.posterior
+    observations = np.asarray(images, np.float32)[np.newaxis]
+    bound = {"num_samples": size.num_samples, "seed": seed}
+    clock = {"amortised": _time_amortised(posterior, observations)}
+    own = posterior.parameters(tf.constant(observations))
+    found = static_bounds.evaluate(model, posterior.family, own, observations, **bound)
+    values = {"elbo": found.elbo, "iwae": found.iwae}
+    steps, diverged = {}, 0
+    for short in FAMILIES:
+        family = families.make(FAMILIES[short], size.latent_size, **size.flow)
+        start = starting_point(fitted, own, family, seed)
+        started = time.monotonic()
+        best = local.optimise(model, family, start, observations, size.search, seed=seed)
+        clock[short] = time.monotonic() - started
+        found = static_bounds.evaluate(model, family, best.parameters, observations, **bound)
+        values |= {f"elbo_best_{short}": found.elbo, f"iwae_best_{short}": found.iwae}
+        steps[short] = best.steps.tolist()
+        diverged += int(best.diverged.sum())
+    if size.num_annealed:
+        started = time.monotonic()
+        values["annealed"] = anneal(model, observations[:, : size.num_annealed], size, seed)
+        clock["annealed"] = time.monotonic() - started
+    return values, {"seconds": clock, "steps": steps, "diverged": diverged}
+
+
+def starting_point(fitted, own, family, seed, num_draws=200):
+    """Where the search for the best q of a family starts: at q_phi, or as near as the family gets.
+
+    A family other than the trained one starts at the factorised Gaussian with q_phi's mean and
+    standard deviation, which are measured by draws unless q_phi is Gaussian itself.
+    """
+    trained = fitted.posterior.family
+    if trained.name == family.name:
+        return own
+    size, (replicas, count) = family.latent_size, own.outputs.shape[:2]
+    if trained.name == "factorised":
+        mean, log_scale = own.outputs[..., :size], own.outputs[..., size:]
+    else:
+        seeds = replica_seeds([seed] * replicas, "moments")
+        noise = replica_normal([num_draws, count, trained.num_noise], seeds)
+        latents = families.draw(trained, own, tf.transpose(noise, [1, 0, 2, 3])).latents
+        mean = tf.reduce_mean(latents, 0)
+        log_scale = tf.math.log(tf.math.reduce_std(latents, 0))
+    return families.gaussian_start(
+        family, mean, log_scale, replica_seeds([seed] * replicas, "flow start")
+    )
+
+
+def anneal(model, observations, size, seed):
+    """Annealed importance sampling of ln p(x): float64 [replicas, images], nats."""
+    observations = tf.constant(observations)
+    found = annealing.forward(
+        lambda latents: model.log_joint(latents, observations),
+        batch_shape=(model.num_replicas, observations.shape[1]),
+        latent_size=model.latent_size,
+        seed=seed,
+        **size.annealed,
+    )
+    return found.log_evidence()
+
+
+def _time_amortised(posterior, observations, repetitions=5):
+    """Seconds of one pass of the encoder over all images, the median of a few."""
+    observations = tf.constant(observations)
+    outputs = tf.function(posterior.outputs)
+    outputs(observations)
+    taken = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        outputs(observations).numpy()
+        taken.append(time.perf_counter() - started)
+    return float(np.median(taken))
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
+    """Train and measure one variant.
+
+    Args:
+      scale: "smoke", "book" or "paper".
+      seeds: list of ints, trained side by side.
+      variant: one of `VARIANTS`.
+      checkpoint_folder: where the training state is kept, or None.
+      progress: callable (label, num_steps) -> progress callback of `training.fit`, or None.
+
+    Returns:
+      A JSON-serialisable dict: settings, and per quantity [seeds][points] for both parts.
+    """
+    size = size_of(scale, variant)
+    splits = load(size)
+    path = None if checkpoint_folder is None else Path(checkpoint_folder) / "joint.npz"
+    bar = None if progress is None else progress("joint", size.training.num_steps)
+    fitted = fit(splits, size, seeds=seeds, checkpoint=path, progress=bar)
+    content = {
+        "experiment": "vae",
+        "scale": scale,
+        "variant": variant,
+        "seeds": list(seeds),
+        "size": asdict(size),
+        "data": splits.source,
+        "epochs": size.training.num_steps * size.training.batch_size / len(splits.train),
+        "diverged": [bool(flag) for flag in fitted.history.diverged],
+        "training_seconds": round(fitted.history.seconds, 1),
+        "whole_set": {part: whole_set(fitted, getattr(splits, part)) for part in PARTS},
+        "points": {},
+        "details": {},
+    }
+    for seed, part in enumerate(PARTS, start=1):
+        images = flatten(getattr(splits, part))[: size.num_points]
+        values, content["details"][part] = measure(fitted, images, size, seed=seed)
+        content["points"][part] = {k: np.round(v, 3).tolist() for k, v in values.items()}
+    return content
+
+
+def whole_set(fitted, sequences, num_samples=2):
+    """L[q_phi] over a whole split, one estimate over images per seed, as dicts."""
+    images = flatten(sequences)
+    parts = []
+    for start in range(0, len(images), 1000):
+        part = images[np.newaxis, start : start + 1000].astype(np.float32)
+        own = fitted.posterior.parameters(tf.constant(part))
+        found = static_bounds.evaluate(
+            fitted.model,
+            fitted.posterior.family,
+            own,
+            part,
+            num_samples=num_samples,
+            seed=start,
+            data_at_once=1000,
+        )
+        parts.append(found.elbo)
+    values = np.concatenate(parts, axis=1)
+    return [Estimate.from_samples(row, kind="data points").as_dict() for row in values]
+
+
+def stored(scale, variant):
+    """Read the committed result of a variant.
+
+    Raises:
+      ResultError: if there is none, or it is incomplete or altered.
+    """
+    _checks.one_of(variant, "variant", VARIANTS)
+    folder = results.FOLDER / "vae" / scales.check(scale) / variant
+    found = sorted(folder.glob("*.json"))
+    if not found:
+        raise results.ResultError(
+            f"expected a stored result in {folder}, but found none. Make it: tfp-gaps run vae "
+            f"--scale {scale} --seeds 0 --variant {variant}"
+        )
+    return results.load(found[0])
+
+
+EVIDENCE = ("annealed", "iwae", *(f"iwae_best_{short}" for short in FAMILIES))
+
+
+def evidence_of(result, part="test"):
+    """The lower bound on ln p(x) with the largest mean over seeds and images.
+
+    Choosing by the mean, not for each image, keeps the noise of many bounds from adding up. A bound
+    on some of the images only (annealing) is compared on these and not chosen.
+
+    Returns:
+      name of the bound, float64 [seeds, points].
+    """
+    points = {name: np.asarray(values) for name, values in result["points"][part].items()}
+    whole = [name for name in EVIDENCE if name in points and name != "annealed"]
+    best = max(whole, key=lambda name: points[name].mean())
+    return best, points[best]
+
+
+def difference(result, minuend, subtrahend, part="test"):
+    """Mean of a difference of two quantities with its error.
+
+    The error is over seeds where there are several (each seed's mean over the points counts once),
+    else over points.
+    """
+    first, second = (
+        evidence_of(result, part)[1]
+        if name == "evidence"
+        else np.asarray(result["points"][part][name])
+        for name in (minuend, subtrahend)
+    )
+    if len(first) > 1:
+        return paired_difference(first.mean(1), second.mean(1), kind="seeds")
+    return paired_difference(first[0], second[0], kind="data points")

@@ -1,0 +1,166 @@
+"""The gap between evidence and ELBO, split into its four parts.
+
+    ln p - L[q_phi] = (ln p - L[q*_x])          approximation: the family
+                    + (L[q*_x] - L[q*_C])       conditioning:  what q may not see
+                    + (L[q*_C] - L[q_best])     capacity:      the network
+                    + (L[q_best] - L[q_phi])    optimisation:  its training
+
+q*_x is the best member of the family for each datum, q*_C the best that depends on the included
+conditions C alone, q_best the best that the network can express, q_phi the trained one. This is the
+order "approximation first" of the book; capacity and optimisation together are the amortisation gap
+(Soelch 2021; Cremer et al. 2018).
+
+Every part is a difference of means over the same data, so its error is that of the paired
+difference. Parts are never clipped: bounds are estimates, and a part may come out below zero within
+its error. Values are nats per datum, or per sequence.
+"""
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tfp_gaps import _checks
+from tfp_gaps.estimate import Estimate, paired_difference
+from tfp_gaps.tables import Table
+
+PARTS = ("approximation", "conditioning", "capacity", "optimisation")
+_STEPS = ("evidence", "best_per_datum", "best_shared", "best_network", "elbo")
+
+
+@dataclass(frozen=True)
+class GapReport:
+    """evidence - elbo = approximation + conditioning + capacity + optimisation, each an `Estimate`.
+
+    basis: {"evidence" | "best_per_datum" | "best_shared" | "best_network" | "elbo": which bound
+      or formula it rests on}; what is missing there was not told.
+    """
+
+    evidence: Estimate
+    approximation: Estimate
+    conditioning: Estimate
+    capacity: Estimate
+    optimisation: Estimate
+    elbo: Estimate
+    total: Estimate
+    basis: dict = field(default_factory=dict)
+
+    @property
+    def parts(self):
+        """{name: `Estimate`} of the four parts, in order."""
+        return {name: getattr(self, name) for name in PARTS}
+
+    def residual(self):
+        """total - sum of the parts, nats: rounding alone."""
+        return self.total.value - sum(part.value for part in self.parts.values())
+
+    def table(self):
+        """The report as a `Table`, one row per part."""
+        rows = [["evidence", self.evidence]]
+        rows += [[f"− {name} gap", part] for name, part in self.parts.items()]
+        return Table(["nats", "mean ± standard error"], [*rows, ["= ELBO", self.elbo]])
+
+
+def decompose(
+    *,
+    evidence,
+    elbo,
+    best_per_datum=None,
+    best_shared=None,
+    best_network=None,
+    kind="data points",
+    basis=None,
+):
+    """Split evidence - ELBO into its four parts.
+
+    Each argument is a vector over the same data in the same order (or over seeds, see `kind`), or a
+    number where the expectation is known. What is not given is taken to be equal to its neighbour,
+    which makes the part between them exactly zero: leave out `best_shared` where q sees everything,
+    `best_network` where capacity and optimisation are not told apart (both then count as
+    optimisation), `best_per_datum` where the family holds the posterior.
+
+    Args:
+      evidence: ln p(x), [data] or a number, nats.
+      elbo: L[q_phi].
+      best_per_datum: L[q*_x]; left out: equal to the evidence.
+      best_shared: L[q*_C]; left out: equal to best_per_datum.
+      best_network: L[q_best]; left out: equal to best_shared.
+      kind: which repetition the entries of the vectors are, for the errors.
+      basis: {argument: which bound it is}.
+
+    Returns:
+      `GapReport`.
+
+    Raises:
+      ValueError: for vectors of different lengths, NaN, or unknown keys in `basis`. A datum without
+        a finite bound has no gap: find out why, or report it as diverged.
+
+    >>> report = decompose(evidence=-1.0, best_per_datum=-1.25, elbo=-2.0)
+    >>> print(report.approximation, report.conditioning, report.optimisation)
+    0.2500 0 0.7500
+    """
+    given = {
+        "evidence": evidence,
+        "best_per_datum": best_per_datum,
+        "best_shared": best_shared,
+        "best_network": best_network,
+        "elbo": elbo,
+    }
+    for key in basis or {}:
+        _checks.one_of(key, "entry of basis", _STEPS)
+    values, last = [], evidence
+    for name in _STEPS:
+        last = last if given[name] is None else given[name]
+        values.append(_values(last, name))
+    _check_lengths(values)
+    parts = [_difference(a, b, kind) for a, b in itertools.pairwise(values)]
+    return GapReport(
+        _mean(values[0], kind),
+        *parts,
+        elbo=_mean(values[-1], kind),
+        total=_difference(values[0], values[-1], kind),
+        basis=dict(basis or {}),
+    )
+
+
+def _values(value, name):
+    if isinstance(value, Estimate):
+        raise ValueError(
+            f"{name} must be one number per datum, or a number, but is the estimate {value}: "
+            f"differences are paired over data. Pass the values that it was made from."
+        )
+    array = _checks.finite_array(
+        value,
+        name,
+        advice="A datum without a finite bound has diverged: report it, do not drop it.",
+    )
+    if array.ndim > 1:
+        raise ValueError(
+            f"{name} must be a vector over data, or a number, but has shape {array.shape}. "
+            f"Decompose one replica at a time."
+        )
+    return array
+
+
+def _check_lengths(values):
+    lengths = sorted({array.size for array in values if array.ndim})
+    if len(lengths) > 1:
+        raise ValueError(
+            f"all bounds must be over the same data, but their lengths are {lengths}. Evaluate "
+            f"each on the same points, in the same order."
+        )
+
+
+def _difference(first, second, kind):
+    """Paired where both are vectors; a number has no error."""
+    if first is second or (first.ndim == second.ndim == 0):
+        return Estimate(float(np.mean(first) - np.mean(second)), kind="exact")
+    if first.ndim == second.ndim:
+        return paired_difference(first, second, kind=kind)
+    return _mean(first, kind) - _mean(second, kind)
+
+
+def _mean(values, kind):
+    if values.ndim == 0:
+        return Estimate(float(values), kind="exact")
+    return Estimate.from_samples(values, kind=kind)
