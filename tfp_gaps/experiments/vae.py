@@ -72,8 +72,8 @@ class Fitted(NamedTuple):
     history: training.History
 
 
-def _settings(num_images, epochs, batch_size=100, **options):
-    num_steps = epochs * (num_images // batch_size)
+def joint_settings(num_steps, batch_size=100, **options):
+    """Settings of a joint training; the KL term is warmed up for an eighth of the steps."""
     return training.Settings(
         num_steps,
         batch_size,
@@ -95,7 +95,7 @@ _SIZES = {
         encoder=(16,),
         decoder=(16,),
         activation="elu",
-        training=_settings(256, 10, batch_size=32),
+        training=joint_settings(80, batch_size=32),
         search=local.Search(check_every=10, patience=1, max_steps=20, num_samples=4, batch_size=8),
         num_points=8,
         num_samples=20,
@@ -110,7 +110,7 @@ _SIZES = {
         encoder=(200, 200),
         decoder=(200, 200),
         activation="elu",
-        training=_settings(10_000, 60, learning_rate=2e-3),
+        training=joint_settings(6000, learning_rate=2e-3),
         search=local.Search(num_samples=16, max_steps=800),
         num_points=100,
         num_samples=1000,
@@ -125,12 +125,12 @@ _SIZES = {
         encoder=(200, 200),
         decoder=(200, 200),
         activation="elu",
-        training=_settings(60_000, 328, schedule="stages"),
-        search=local.Search(num_samples=32, max_steps=2000),
-        num_points=500,
+        training=joint_settings(328 * 600, schedule="stages"),
+        search=local.Search(num_samples=32, max_steps=1500),
+        num_points=200,
         num_samples=5000,
         num_annealed=50,
-        annealed={"num_chains": 16, "num_steps": 2000, "num_leapfrog_steps": 10},
+        annealed={"num_chains": 16, "num_steps": 1000, "num_leapfrog_steps": 10},
         data={"num_train": 60_000, "num_test": 10_000},
     ),
 }
@@ -262,7 +262,9 @@ def measure(fitted, images, size, *, seed):
     values = {"elbo": found.elbo, "iwae": found.iwae}
     steps, diverged = {}, 0
     for short in FAMILIES:
-        family = families.make(FAMILIES[short], size.latent_size, **size.flow)
+        # A flow that was not trained has no use for a context.
+        options = size.flow if short == size.family else {**size.flow, "context_size": 1}
+        family = families.make(FAMILIES[short], size.latent_size, **options)
         start = starting_point(fitted, own, family, seed)
         started = time.monotonic()
         best = local.optimise(model, family, start, observations, size.search, seed=seed)
