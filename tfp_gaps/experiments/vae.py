@@ -10,6 +10,7 @@ training and test images, before and after:
 Each variant names the data, the family and what else is changed. Values are nats per image.
 """
 
+import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfp_gaps import _checks, annealing, data, results, scales, static_bounds, training
+from tfp_gaps import _checks, annealing, data, results, scales, static_bounds, storage, training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.data.images import flatten
 from tfp_gaps.estimate import Estimate, paired_difference
@@ -42,6 +43,8 @@ class Size:
     latent_size, encoder, decoder, activation: of the networks; widths of hidden layers.
     training: settings of the joint training.
     search: how the best q of an image is found.
+    searched: short names of the families for which each image's best q is found.
+    snapshots: steps at which the gaps are measured during training.
     num_points: first so many training and test images on which everything is measured.
     num_samples: K of the bounds.
     num_annealed: first so many of the points for annealed importance sampling, 0 for none.
@@ -57,6 +60,8 @@ class Size:
     activation: str
     training: training.Settings
     search: local.Search
+    searched: tuple[str, ...]
+    snapshots: tuple[int, ...]
     num_points: int
     num_samples: int
     num_annealed: int
@@ -97,6 +102,8 @@ _SIZES = {
         activation="elu",
         training=joint_settings(80, batch_size=32),
         search=local.Search(check_every=10, patience=1, max_steps=20, num_samples=4, batch_size=8),
+        searched=("factorised", "flow"),
+        snapshots=(),
         num_points=8,
         num_samples=20,
         num_annealed=4,
@@ -112,7 +119,9 @@ _SIZES = {
         activation="elu",
         training=joint_settings(6000, learning_rate=2e-3),
         search=local.Search(num_samples=16, max_steps=800),
-        num_points=100,
+        searched=("factorised", "flow"),
+        snapshots=(),
+        num_points=50,
         num_samples=1000,
         num_annealed=0,
         annealed={"num_chains": 16, "num_steps": 500, "num_leapfrog_steps": 5},
@@ -127,6 +136,8 @@ _SIZES = {
         activation="elu",
         training=joint_settings(328 * 600, schedule="stages"),
         search=local.Search(num_samples=32, max_steps=1500),
+        searched=("factorised", "flow"),
+        snapshots=(),
         num_points=200,
         num_samples=5000,
         num_annealed=50,
@@ -135,14 +146,39 @@ _SIZES = {
     ),
 }
 
+
+def _change(**fields):
+    """A change of a size that is measured with the trained family alone."""
+
+    def apply(size):
+        return replace(size, searched=(size.family,), **fields)
+
+    return apply
+
+
+def _without_warm_up(size):
+    return _change(training=replace(size.training, kl_warmup_steps=0))(size)
+
+
+def _long(size):
+    """Four times the steps, with snapshots on the way."""
+    num_steps = 4 * size.training.num_steps
+    first = num_steps // 40  # every snapshot ends a call
+    settings = replace(size.training, num_steps=num_steps, steps_per_call=first)
+    snapshots = tuple(first * factor for factor in (1, 2, 4, 10, 20, 40))
+    return _change(training=settings, snapshots=snapshots)(size)
+
+
 # What a variant changes beside data and family; the sizes of Cremer et al.'s public code.
 CHANGES = {
     "": lambda size: size,
-    "wide": lambda size: replace(size, encoder=(500, 500)),
-    "linear": lambda size: replace(size, encoder=()),
-    "decoder0": lambda size: replace(size, decoder=()),
-    "decoder4": lambda size: replace(size, decoder=(200,) * 4),
-    "cold": lambda size: replace(size, training=replace(size.training, kl_warmup_steps=0)),
+    "wide": _change(encoder=(500, 500)),
+    "linear": _change(encoder=()),
+    "decoder0": _change(decoder=()),
+    "decoder4": _change(decoder=(200,) * 4),
+    "cold": _without_warm_up,
+    "long": _long,
+    "longwide": lambda size: _long(replace(size, encoder=(500, 500))),
 }
 VARIANTS = tuple(
     "-".join(filter(None, (data_set, family, change)))
@@ -170,7 +206,7 @@ def load(size):
     return data.load(**size.data)
 
 
-def fit(splits, size, *, seeds, visible=None, **options):
+def fit(splits, size, *, seeds, visible=None, watch=None, progress=None, **options):
     """Train model and posterior together on the ELBO.
 
     Args:
@@ -178,7 +214,8 @@ def fit(splits, size, *, seeds, visible=None, **options):
       size: `Size`.
       seeds: one int per replica.
       visible: pixels that the posterior may see, see `Posterior`.
-      **options: checkpoint, progress: as in `training.fit`.
+      watch: callable (model, posterior, step) during the training, or None.
+      progress, **options: checkpoint: as in `training.fit`.
 
     Returns:
       `Fitted`.
@@ -192,6 +229,14 @@ def fit(splits, size, *, seeds, visible=None, **options):
     )
     posterior = new_posterior(size, seeds, visible=visible)
     variables = [*model.trainable_variables, *posterior.trainable_variables]
+
+    def report(step, losses):
+        if progress is not None:
+            progress(step, losses)
+        if watch is not None:
+            watch(model, posterior, step)
+
+    options["progress"] = report
     return _fit(model, posterior, variables, splits, size, seeds, "joint", options)
 
 
@@ -249,8 +294,8 @@ def measure(fitted, images, size, *, seed):
 
     Returns:
       values: {quantity: float64 [replicas, images]}, nats per image: "elbo" and "iwae" of the
-        trained posterior; "elbo_best_FAMILY" and "iwae_best_FAMILY" of each image's best q;
-        "annealed" on the first images.
+        trained posterior; "elbo_best_FAMILY" and "iwae_best_FAMILY" of each image's best q, for the
+        families searched; "annealed" on the first images.
       details: {"seconds": wall time by part, "steps": of each search, "diverged": count}.
     """
     model, posterior = fitted.model, fitted.posterior
@@ -261,7 +306,7 @@ def measure(fitted, images, size, *, seed):
     found = static_bounds.evaluate(model, posterior.family, own, observations, **bound)
     values = {"elbo": found.elbo, "iwae": found.iwae}
     steps, diverged = {}, 0
-    for short in FAMILIES:
+    for short in size.searched:
         # A flow that was not trained has no use for a context.
         options = size.flow if short == size.family else {**size.flow, "context_size": 1}
         family = families.make(FAMILIES[short], size.latent_size, **options)
@@ -347,9 +392,7 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
     """
     size = size_of(scale, variant)
     splits = load(size)
-    path = None if checkpoint_folder is None else Path(checkpoint_folder) / "joint.npz"
-    bar = None if progress is None else progress("joint", size.training.num_steps)
-    fitted = fit(splits, size, seeds=seeds, checkpoint=path, progress=bar)
+    fitted, snapshots = _trained(splits, size, seeds, checkpoint_folder, progress)
     content = {
         "experiment": "vae",
         "scale": scale,
@@ -360,15 +403,54 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
         "epochs": size.training.num_steps * size.training.batch_size / len(splits.train),
         "diverged": [bool(flag) for flag in fitted.history.diverged],
         "training_seconds": round(fitted.history.seconds, 1),
+        "snapshots": snapshots,
         "whole_set": {part: whole_set(fitted, getattr(splits, part)) for part in PARTS},
         "points": {},
         "details": {},
     }
     for seed, part in enumerate(PARTS, start=1):
-        images = flatten(getattr(splits, part))[: size.num_points]
-        values, content["details"][part] = measure(fitted, images, size, seed=seed)
-        content["points"][part] = {k: np.round(v, 3).tolist() for k, v in values.items()}
+        values, content["details"][part] = _measure_part(fitted, splits, part, size, seed)
+        content["points"][part] = values
     return content
+
+
+def _measure_part(fitted, splits, part, size, seed):
+    images = flatten(getattr(splits, part))[: size.num_points]
+    values, details = measure(fitted, images, size, seed=seed)
+    return {name: np.round(array, 3).tolist() for name, array in values.items()}, details
+
+
+def _trained(splits, size, seeds, folder, progress):
+    """Train, and measure at the snapshots: `Fitted`, {step: {part: values}}.
+
+    A snapshot is kept beside the checkpoint, so that a run that was killed does not lack it.
+    """
+    path = None if folder is None else Path(folder) / "joint.npz"
+    bar = None if progress is None else progress("joint", size.training.num_steps)
+    found = {}
+
+    def watch(model, posterior, step):
+        if step in size.snapshots:
+            content = _snapshot(Fitted(model, posterior, None), splits, size)
+            found[str(step)] = content
+            if folder is not None:
+                text = json.dumps(content).encode()
+                storage.write_atomically(Path(folder) / f"snapshot-{step}.json", text)
+
+    fitted = fit(splits, size, seeds=seeds, checkpoint=path, progress=bar, watch=watch)
+    for step in size.snapshots:
+        if str(step) not in found:
+            kept = Path(folder) / f"snapshot-{step}.json"
+            found[str(step)] = json.loads(kept.read_text(encoding="utf-8"))
+    return fitted, {str(step): found[str(step)] for step in sorted(size.snapshots)}
+
+
+def _snapshot(fitted, splits, size):
+    quick = replace(size, num_annealed=0)
+    return {
+        part: _measure_part(fitted, splits, part, quick, seed)[0]
+        for seed, part in enumerate(PARTS, start=1)
+    }
 
 
 def whole_set(fitted, sequences, num_samples=2):

@@ -56,6 +56,7 @@ class Posterior(tf.Module):
         Args:
           observations: [replicas, data, pixels], or [1, data, pixels] for all replicas alike.
         """
+        observations = tf.cast(observations, tf.float32)
         replicas = self.encoder.output.kernel.shape[0]
         if observations.shape[0] != replicas:
             observations = tf.repeat(observations, replicas, axis=0)

@@ -431,7 +431,16 @@ def log_weights(model, family, parameters, observations, noise):
       family, parameters: q, see `inference.families`.
       observations: float32 [replicas or 1, data, pixels].
       noise: standard normal [samples, replicas, data, family.num_noise].
+
+    Raises:
+      ValueError: if family and model differ in their latent dimensions.
     """
+    if family.latent_size != model.latent_size:
+        raise ValueError(
+            f"family and model must have the same latent dimensions, but the family "
+            f"{family.name!r} has {family.latent_size} and the model {model.latent_size}. Build "
+            f"both for the same latent_size."
+        )
     drawn = draw(family, parameters, noise)
     return model.log_joint(drawn.latents, observations) - drawn.log_density
 
@@ -444,6 +453,11 @@ def check_observations(observations, model, parameters):
     """
     array = _checks.finite_array(observations, "observations", ndim=3)
     replicas, count = parameters.outputs.shape[:2]
+    if replicas != model.num_replicas:
+        raise ValueError(
+            f"q must have as many replicas as the model, which are {model.num_replicas}, but has "
+            f"{replicas}. Give each replica of the model a q of its own."
+        )
     if array.shape[0] not in (1, replicas) or array.shape[1:] != (count, model.observation_size):
         raise ValueError(
             f"observations must be [{replicas} or 1 replicas, {count} data, "

@@ -41,10 +41,16 @@ class Search:
     batch_size: int = 100
 
     def __post_init__(self):
+        if not self.learning_rates:
+            raise ValueError(
+                "learning_rates must hold at least one rate, but is empty. Without one the search "
+                "would return its start."
+            )
         for rate in self.learning_rates:
             _checks.positive_float(rate, "learning rate")
         for name in ("check_every", "patience", "max_steps", "num_samples", "batch_size"):
             _checks.integer(getattr(self, name), name, minimum=1)
+        _checks.finite_array(self.tolerance, "tolerance", ndim=0)
 
 
 class Found(NamedTuple):
@@ -52,7 +58,8 @@ class Found(NamedTuple):
 
     parameters: `families.Parameters`, one q per datum.
     steps: int [batches], steps until the rule ended the search.
-    trace: list of float [looks, replicas], mean ELBO of each batch at its looks, nats per datum.
+    trace: list of float [looks, replicas], mean ELBO of each batch at its looks, nats per datum;
+      without the data that diverged in these steps, NaN if none is left.
     diverged: bool [replicas, data]: a step without a finite gradient, which was not taken.
     """
 
@@ -177,15 +184,23 @@ class _Batch:
                 optimizer.learning_rate = rate * factor
             best, waited, taken = -np.inf, 0, 0
             while taken < search.max_steps and waited < search.patience:
-                means = self._advance(seeds, tf.constant(step), tf.constant(search.check_every))
-                step, taken = step + search.check_every, taken + search.check_every
-                trace.append(np.nanmean(means.numpy(), axis=1))
+                count = min(search.check_every, search.max_steps - taken)
+                means = self._advance(seeds, tf.constant(step), tf.constant(count))
+                step, taken = step + count, taken + count
+                trace.append(_mean_of_numbers(means.numpy()))
                 gained = trace[-1].mean() > best + search.tolerance
                 best, waited = max(best, trace[-1].mean()), 0 if gained else waited + 1
         own = families.Parameters(
             tf.identity(self._outputs), [tf.identity(w) for w in self._weights], True
         )
         return own, step, np.asarray(trace), self._bad.numpy()
+
+
+def _mean_of_numbers(values):
+    """Mean over data [replicas, data] without those that diverged; NaN where none is left."""
+    count = np.isfinite(values).sum(1)
+    total = np.where(np.isfinite(values), values, 0.0).sum(1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _keep(gradient, finite):
