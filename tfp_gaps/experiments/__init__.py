@@ -3,7 +3,7 @@
 BENCHMARKS = ("digits", "traffic", "uav")
 """The sequential benchmarks of Bayer et al. (2021)."""
 
-STATIC = ("vae", "blind")
+STATIC = ("vae", "encoders", "blind")
 """Experiments without time: a run of one has no look-ahead."""
 
 NAMES = (*BENCHMARKS, *STATIC)

@@ -31,6 +31,9 @@ NUM_PIXELS = 784
 FAMILIES = {"factorised": "factorised", "flow": "auxiliary flow"}
 """Short names, as in variants and stored results."""
 
+ALL_FAMILIES = FAMILIES | {"coupling": "affine flow"}
+"""The same, with a flow that needs no auxiliary variable."""
+
 PARTS = ("train", "test")
 
 
@@ -38,7 +41,7 @@ PARTS = ("train", "test")
 class Size:
     """How large a model is, how long it is trained, and on how many images it is measured.
 
-    family: "factorised" or "flow", the trained posterior's.
+    family: short name of the trained posterior's, one of `ALL_FAMILIES`.
     flow: options of flows, see `families.make`.
     latent_size, encoder, decoder, activation: of the networks; widths of hidden layers.
     training: settings of the joint training.
@@ -249,7 +252,7 @@ def fit_posterior(model, splits, size, *, seeds, visible=None, **options):
 
 def new_posterior(size, seeds, visible=None):
     """An untrained posterior of the sizes given."""
-    family = families.make(FAMILIES[size.family], size.latent_size, **size.flow)
+    family = families.make(ALL_FAMILIES[size.family], size.latent_size, **size.flow)
     return Posterior(
         family,
         observation_size=NUM_PIXELS,
@@ -309,7 +312,7 @@ def measure(fitted, images, size, *, seed):
     for short in size.searched:
         # A flow that was not trained has no use for a context.
         options = size.flow if short == size.family else {**size.flow, "context_size": 1}
-        family = families.make(FAMILIES[short], size.latent_size, **options)
+        family = families.make(ALL_FAMILIES[short], size.latent_size, **options)
         start = starting_point(fitted, own, family, seed)
         started = time.monotonic()
         best = local.optimise(model, family, start, observations, size.search, seed=seed)
