@@ -88,6 +88,36 @@ class Estimate:
         error = np.std(scaled, ddof=1) / math.sqrt(samples.size)
         return cls(float(np.mean(scaled)) * scale, float(error) * scale, samples.size, kind)
 
+    @classmethod
+    def from_crossed(cls, samples, kind="seeds and data points"):
+        """Mean over two crossed repetitions, such as seeds and the data that all are measured on.
+
+            se^2 = var of the row means / rows + var of the column means / columns
+
+        The sum counts their interaction twice, which errs on the careful side. With a single row
+        (one seed) the error is over columns alone.
+
+        Args:
+            samples: shape [rows, columns], at least two columns; no NaN, no infinity.
+            kind: which repetitions rows and columns are.
+
+        Returns:
+            The `Estimate`; `num_samples` counts the rows, or the columns where there is one row.
+
+        Raises:
+            ValueError: if the samples are not such a matrix, or not finite.
+
+        >>> print(Estimate.from_crossed([[1.0, 2.0], [3.0, 4.0]]))
+        2.5 ± 1.1
+        """
+        samples = _checks.finite_array(samples, "samples", ndim=2)
+        over_columns = cls.from_samples(samples.mean(axis=0), kind="data points")
+        if len(samples) == 1:
+            return over_columns
+        over_rows = cls.from_samples(samples.mean(axis=1))
+        error = math.hypot(over_rows.standard_error, over_columns.standard_error)
+        return cls(over_rows.value, error, len(samples), kind)
+
     def __add__(self, other):
         """Sum with an independent estimate or an exact number."""
         other = _as_estimate(other)

@@ -324,11 +324,12 @@ class _Work:
         """Bounds of encoders that see so many rows."""
         size, visible = self.size, visible_pixels(rows)
         found = hidden_means(model, points, visible, size, seed=2)
+        widths = size.widths if rows == NUM_ROWS // 2 else ()
         values = {}
         for name, settings, hidden in (
             ("elbo", size.encoder, None),
             ("best_network", size.long_encoder, None),
-            *((f"width{w}", size.long_encoder, (w, w)) for w in size.widths),
+            *((f"width{w}", size.long_encoder, (w, w)) for w in widths),
         ):
             posterior = self._encoder(
                 model, splits, f"rows{rows}-{name}", settings, visible, hidden

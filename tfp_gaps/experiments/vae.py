@@ -21,7 +21,7 @@ import numpy as np
 from tfp_gaps import _checks, annealing, data, results, scales, static_bounds, storage, training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.data.images import flatten
-from tfp_gaps.estimate import Estimate, paired_difference
+from tfp_gaps.estimate import Estimate
 from tfp_gaps.inference import families, local
 from tfp_gaps.inference.encoder import Posterior
 from tfp_gaps.models.vae import VAE
@@ -512,18 +512,102 @@ def evidence_of(result, part="test"):
     return best, points[best]
 
 
-def difference(result, minuend, subtrahend, part="test"):
-    """Mean of a difference of two quantities with its error.
+def values_of(result, name, part="test"):
+    """A quantity as float64 [seeds, points]; "evidence" is the bound that `evidence_of` chooses."""
+    if name == "evidence":
+        return evidence_of(result, part)[1]
+    return np.asarray(result["points"][part][name])
 
-    The error is over seeds where there are several (each seed's mean over the points counts once),
-    else over points.
+
+def difference(result, minuend, subtrahend, part="test"):
+    """Mean difference of two quantities of one result, paired, with errors over seeds and images.
+
+    >>> points = {"elbo": [[-3.0, -2.0]], "elbo_best_flow": [[-2.5, -1.0]]}
+    >>> print(difference({"points": {"test": points}}, "elbo_best_flow", "elbo"))
+    0.75 ± 0.25
     """
-    first, second = (
-        evidence_of(result, part)[1]
-        if name == "evidence"
-        else np.asarray(result["points"][part][name])
-        for name in (minuend, subtrahend)
+    pair = (values_of(result, name, part) for name in (minuend, subtrahend))
+    return Estimate.from_crossed(np.subtract(*pair))
+
+
+def gap_values(result, part="test", family=None):
+    """The two gaps of each image: {"approximation", "amortisation": float64 [seeds, points]}.
+
+    Args:
+      result: as from `run`, or a snapshot under "points".
+      part: "train" or "test".
+      family: short name of the family whose best member counts; None for the trained one.
+    """
+    family = family or result["size"]["family"]
+    best = values_of(result, f"elbo_best_{family}", part)
+    return {
+        "approximation": values_of(result, "evidence", part) - best,
+        "amortisation": best - values_of(result, "elbo", part),
+    }
+
+
+def gaps_of(result, part="test", family=None):
+    """The means of `gap_values` as estimates over seeds and images."""
+    return {
+        name: Estimate.from_crossed(values)
+        for name, values in gap_values(result, part, family).items()
+    }
+
+
+def change_of_gap(result, baseline, gap, part="test"):
+    """How much larger a gap is than under a baseline: paired by seed and image."""
+    pair = (gap_values(r, part)[gap] for r in (result, baseline))
+    return Estimate.from_crossed(np.subtract(*pair))
+
+
+def snapshots_of(result):
+    """A result's snapshots, each in the form of a result: {step: result}, smallest step first."""
+    found = {
+        int(step): {**result, "points": points} for step, points in result["snapshots"].items()
+    }
+    return dict(sorted(found.items()))
+
+
+class Refinement(NamedTuple):
+    """A search for each image's best q, watched on its way.
+
+    steps: int [looks], after which the ELBO was measured (as a mean over the steps of a look).
+    lacking: float64 [looks, images], what the ELBO lacks to the best one found, nats.
+    """
+
+    steps: np.ndarray
+    lacking: np.ndarray
+
+
+def refinement(fitted, images, size, best, *, start, num_steps=400, every=10, seed=0):
+    """Search for the best q of each image at a constant rate, and watch.
+
+    Args:
+      fitted: `Fitted` with a factorised posterior.
+      images: [images, pixels].
+      best: float64 [images], L[q*_x] from a search to its end.
+      start: "encoder", or "prior" (no network: stochastic variational inference).
+      num_steps, every: steps in all, and between looks.
+      seed: int.
+
+    Returns:
+      `Refinement` of the first replica.
+    """
+    _checks.one_of(start, "start", ("encoder", "prior"))
+    observations = np.asarray(images, np.float32)[np.newaxis]
+    own = fitted.posterior.parameters(tf.constant(observations))
+    if start == "prior":
+        own = own._replace(outputs=tf.zeros_like(own.outputs))
+    search = replace(
+        size.search,
+        learning_rates=(1e-2,),
+        check_every=every,
+        patience=num_steps,
+        max_steps=num_steps,
+        batch_size=len(images),
     )
-    if len(first) > 1:
-        return paired_difference(first.mean(1), second.mean(1), kind="seeds")
-    return paired_difference(first[0], second[0], kind="data points")
+    found = local.optimise(
+        fitted.model, fitted.posterior.family, own, observations, search, seed=seed
+    )
+    looks = found.looks[0][:, 0].astype(np.float64)
+    return Refinement(every * np.arange(1, len(looks) + 1), best - looks)

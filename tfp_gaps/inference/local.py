@@ -61,12 +61,15 @@ class Found(NamedTuple):
     trace: list of float [looks, replicas], mean ELBO of each batch at its looks, nats per datum;
       without the data that diverged in these steps, NaN if none is left.
     diverged: bool [replicas, data]: a step without a finite gradient, which was not taken.
+    looks: list of float [looks, replicas, data], what the trace is the mean of; NaN for a datum
+      that diverged in these steps.
     """
 
     parameters: families.Parameters
     steps: np.ndarray
     trace: list
     diverged: np.ndarray
+    looks: list
 
 
 def optimise(model, family, start, observations, search, *, seed, jit_compile=HAS_GPU):
@@ -98,7 +101,7 @@ def optimise(model, family, start, observations, search, *, seed, jit_compile=HA
             batch = _Batch(model, family, own, part, search, jit_compile)
         batch.reset(own, part)
         parts.append(batch.run(replica_seeds([seed] * replicas, "local search", first)))
-    found, steps, traces, diverged = zip(*parts, strict=True)
+    found, steps, looks, diverged = zip(*parts, strict=True)
     return Found(
         families.Parameters(
             tf.concat([p.outputs for p in found], 1),
@@ -106,8 +109,9 @@ def optimise(model, family, start, observations, search, *, seed, jit_compile=HA
             True,
         ),
         np.asarray(steps),
-        list(traces),
+        [np.stack([_mean_of_numbers(look) for look in batch]) for batch in looks],
         np.concatenate(diverged, axis=1),
+        list(looks),
     )
 
 
@@ -177,8 +181,8 @@ class _Batch:
         return advance
 
     def run(self, seeds):
-        """Search until the rule ends it: parameters, steps, trace, diverged."""
-        search, step, trace = self._search, 0, []
+        """Search until the rule ends it: parameters, steps, looks, diverged."""
+        search, step, looks = self._search, 0, []
         for rate in search.learning_rates:
             for optimizer, factor in zip(self._optimizers, (1.0, 0.1), strict=True):
                 optimizer.learning_rate = rate * factor
@@ -187,13 +191,14 @@ class _Batch:
                 count = min(search.check_every, search.max_steps - taken)
                 means = self._advance(seeds, tf.constant(step), tf.constant(count))
                 step, taken = step + count, taken + count
-                trace.append(_mean_of_numbers(means.numpy()))
-                gained = trace[-1].mean() > best + search.tolerance
-                best, waited = max(best, trace[-1].mean()), 0 if gained else waited + 1
+                looks.append(means.numpy())
+                mean = _mean_of_numbers(looks[-1]).mean()
+                gained = mean > best + search.tolerance
+                best, waited = max(best, mean), 0 if gained else waited + 1
         own = families.Parameters(
             tf.identity(self._outputs), [tf.identity(w) for w in self._weights], True
         )
-        return own, step, np.asarray(trace), self._bad.numpy()
+        return own, step, np.asarray(looks), self._bad.numpy()
 
 
 def _mean_of_numbers(values):
