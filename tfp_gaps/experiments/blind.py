@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfp_gaps import _checks, gaps, results, scales, static_bounds, training
+from tfp_gaps import _checks, annealing, gaps, results, scales, static_bounds, training
 from tfp_gaps._tensorflow import HAS_GPU, tf, tfp
 from tfp_gaps.data.images import flatten
 from tfp_gaps.data.sequences import Sequences, Splits
@@ -41,7 +41,9 @@ class Size:
     rows: how many rows the encoders see.
     num_chains, num_steps, num_leapfrog_steps: of the Monte Carlo for hidden pixels; half of the
       steps tune the step size and are left out.
-    widths: of further encoders, trained long.
+    widths: of further encoders, trained long, for half of the rows.
+    num_annealed: images whose evidence is bounded from both sides by annealing.
+    annealed: num_chains, num_steps, num_leapfrog_steps of it.
     """
 
     generator: vae.Size
@@ -54,6 +56,8 @@ class Size:
     num_steps: int
     num_leapfrog_steps: int
     widths: tuple[int, ...]
+    num_annealed: int
+    annealed: dict
 
 
 def _sizes():
@@ -69,7 +73,20 @@ def _sizes():
 
     smoke, book = (vae.size_of(scale, "digits-factorised") for scale in ("smoke", "book"))
     return {
-        "smoke": Size(smoke, settings(20, 32), settings(40, 32), 64, 8, (14,), 2, 20, 3, (8,)),
+        "smoke": Size(
+            generator=smoke,
+            encoder=settings(20, 32),
+            long_encoder=settings(40, 32),
+            num_simulated=64,
+            num_points=8,
+            rows=(14,),
+            num_chains=2,
+            num_steps=20,
+            num_leapfrog_steps=3,
+            widths=(8,),
+            num_annealed=2,
+            annealed={"num_chains": 4, "num_steps": 20, "num_leapfrog_steps": 2},
+        ),
         "book": Size(
             generator=replace(
                 book, latent_size=10, training=vae.joint_settings(4000, learning_rate=2e-3)
@@ -83,6 +100,8 @@ def _sizes():
             num_steps=200,
             num_leapfrog_steps=8,
             widths=(50, 500),
+            num_annealed=40,
+            annealed={"num_chains": 10, "num_steps": 500, "num_leapfrog_steps": 8},
         ),
     }
 
@@ -144,8 +163,8 @@ class HiddenMeans(NamedTuple):
     acceptance: float
 
 
-def hidden_means(model, simulated, visible, size, *, seed, jit_compile=HAS_GPU):
-    """E[C' | C] for images drawn from the model itself.
+def conditional_draws(model, simulated, visible, size, *, seed, jit_compile=HAS_GPU):
+    """Draw from p(z | C) for images drawn from the model itself.
 
     Args:
       model: `models.vae.VAE` of one replica with Bernoulli pixels.
@@ -156,7 +175,8 @@ def hidden_means(model, simulated, visible, size, *, seed, jit_compile=HAS_GPU):
       jit_compile: compile with XLA.
 
     Returns:
-      `HiddenMeans`.
+      latents: [steps, chains, images, latent].
+      acceptance: share of accepted proposals.
     """
     images = tf.constant(simulated.images, tf.float32)
     mask = tf.constant(visible, tf.float32)
@@ -187,16 +207,42 @@ def hidden_means(model, simulated, visible, size, *, seed, jit_compile=HAS_GPU):
         )
 
     latents, accepted = chains(tf.constant([seed, 1], tf.int32))
-    total = tf.zeros([size.num_chains, *images.shape])
+    return latents, float(np.mean(accepted))
+
+
+def hidden_means(model, simulated, visible, size, *, seed):
+    """E[C' | C] for images drawn from the model itself: `HiddenMeans`.
+
+    Args: as in `conditional_draws`.
+    """
+    latents, acceptance = conditional_draws(model, simulated, visible, size, seed=seed)
+    total = tf.zeros([size.num_chains, *simulated.images.shape])
     for draw in latents:
-        total += tf.sigmoid(model.decoder(draw[:, tf.newaxis])[:, 0])
+        total += _pixel_means(model, draw)
     means = total.numpy().astype(np.float64) / len(latents)
     hidden = np.asarray(visible) == 0
     error = 0.0
     if hidden.any():
         error = float((means[..., hidden].std(0, ddof=1) / np.sqrt(size.num_chains)).mean())
     pixels = np.where(hidden, means.mean(0), simulated.images)
-    return HiddenMeans(pixels, error, float(np.mean(accepted)))
+    return HiddenMeans(pixels, error, acceptance)
+
+
+def completions(model, simulated, visible, size, *, seed, count):
+    """Images whose hidden pixels are drawn anew from p(C' | C): uint8 [count, images, pixels].
+
+    Args: as in `conditional_draws`; `count` is at most the number of chains, one of each.
+    """
+    _checks.integer(count, "count", minimum=1, maximum=size.num_chains)
+    latents, _ = conditional_draws(model, simulated, visible, size, seed=seed)
+    means = _pixel_means(model, latents[-1])[:count].numpy()
+    drawn = np.random.default_rng(seed).random(means.shape) < means
+    return np.where(np.asarray(visible) == 0, drawn, simulated.images).astype(np.uint8)
+
+
+def _pixel_means(model, latents):
+    """Pixel means [chains, images, pixels] of latents [chains, images, latent], one replica."""
+    return tf.sigmoid(model.decoder(latents[:, tf.newaxis])[:, 0])
 
 
 def best_shared(model, posterior, simulated, means, size, *, seed):
@@ -236,6 +282,44 @@ def amortised(model, posterior, images, size, *, seed, means=None):
     own = posterior.parameters(tf.constant(images[np.newaxis].astype(np.float32)))
     seen = images if means is None else means
     return _bounds(model, posterior.family, own, seen, size, seed).elbo[0]
+
+
+def sandwich(model, simulated, size, *, seed):
+    """Bound ln p(x) of the first images from below and from above by annealing.
+
+    Args:
+      model, simulated, seed: as in `hidden_means`.
+      size: `Size`.
+
+    Returns:
+      {"lower", "upper", "lower_error", "upper_error": [images], nats, errors over chains;
+      "acceptance": mean over temperatures}.
+    """
+    images = tf.constant(simulated.images[np.newaxis, : size.num_annealed], tf.float32)
+    latents = simulated.latents[: size.num_annealed]
+
+    def log_joint(z):
+        return model.log_joint(z, images)
+
+    lower = annealing.forward(
+        log_joint,
+        batch_shape=(1, len(latents)),
+        latent_size=model.latent_size,
+        seed=seed,
+        **size.annealed,
+    )
+    options = {k: v for k, v in size.annealed.items() if k != "num_chains"}
+    draws = np.broadcast_to(latents, (size.annealed["num_chains"], 1, *latents.shape))
+    upper = annealing.reverse(
+        log_joint, draws, seed=seed + 1, step_sizes=lower.step_sizes, **options
+    )
+    return {
+        "lower": _listed(lower.log_evidence()[0]),
+        "upper": _listed(upper.log_evidence()[0]),
+        "lower_error": _listed(lower.standard_error()[0]),
+        "upper_error": _listed(upper.standard_error()[0]),
+        "acceptance": float(lower.acceptance.mean()),
+    }
 
 
 def _bounds(model, family, parameters, images, size, seed):
@@ -316,6 +400,7 @@ class _Work:
         full = self._encoder(model, splits, "full", size.encoder, None)
         best, evidence = best_per_datum(model, full, points.images, size, seed=1)
         content = {"evidence": _listed(evidence), "best_per_datum": _listed(best), "rows": {}}
+        content["annealed"] = sandwich(model, points, size, seed=7)
         for rows in size.rows:
             content["rows"][str(rows)] = self._blind(model, splits, points, rows)
         return content

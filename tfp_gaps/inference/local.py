@@ -192,7 +192,8 @@ class _Batch:
                 means = self._advance(seeds, tf.constant(step), tf.constant(count))
                 step, taken = step + count, taken + count
                 looks.append(means.numpy())
-                mean = _mean_of_numbers(looks[-1]).mean()
+                # Over replicas alike: one that diverged does not end the search of the others.
+                mean = _mean_of_numbers(_mean_of_numbers(looks[-1])[np.newaxis])[0]
                 gained = mean > best + search.tolerance
                 best, waited = max(best, mean), 0 if gained else waited + 1
         own = families.Parameters(
@@ -202,7 +203,7 @@ class _Batch:
 
 
 def _mean_of_numbers(values):
-    """Mean over data [replicas, data] without those that diverged; NaN where none is left."""
+    """Mean over the last axis without what diverged; NaN where nothing is left."""
     count = np.isfinite(values).sum(1)
     total = np.where(np.isfinite(values), values, 0.0).sum(1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
