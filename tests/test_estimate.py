@@ -159,3 +159,25 @@ def test_arithmetic_with_other_things_is_a_type_error():
         Estimate(1.0) * Estimate(2.0)
     with pytest.raises(TypeError):
         Estimate(1.0) / "2"
+
+
+def test_crossed_repetitions_add_their_variances():
+    # Effects of rows and columns alone, without interaction: the errors have closed forms.
+    rows, columns = np.array([0.0, 1.0, 5.0]), np.array([-2.0, 0.0, 1.0, 3.0])
+    estimate = Estimate.from_crossed(rows[:, None] + columns)
+    expected = rows.var(ddof=1) / 3 + columns.var(ddof=1) / 4
+    assert estimate.value == pytest.approx(rows.mean() + columns.mean())
+    assert estimate.standard_error == pytest.approx(np.sqrt(expected))
+    assert estimate.num_samples == 3 and estimate.kind == "seeds and data points"
+
+
+def test_one_row_has_the_error_of_its_columns():
+    samples = [[1.0, 2.0, 4.0]]
+    assert Estimate.from_crossed(samples) == Estimate.from_samples(samples[0], kind="data points")
+
+
+def test_crossed_samples_must_be_a_finite_matrix():
+    with pytest.raises(ValueError, match="dimension"):
+        Estimate.from_crossed([1.0, 2.0])
+    with pytest.raises(ValueError, match="finite"):
+        Estimate.from_crossed([[1.0, np.nan], [2.0, 3.0]])
