@@ -131,3 +131,73 @@ def test_products_of_many_axes_are_right(shape):
     found = networks.linear(tf.constant(inputs, tf.float32), tf.constant(kernels, tf.float32))
     expected = np.stack([inputs[:, r] @ kernels[r] for r in range(shape[1])], 1)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def plain_mlp(network, values, replica, activation):
+    """The same network in NumPy, float64."""
+    for layer in network.hidden:
+        values = activation(values @ layer.kernel[replica].numpy() + layer.bias[replica].numpy())
+    return values @ network.output.kernel[replica].numpy() + network.output.bias[replica].numpy()
+
+
+@pytest.mark.parametrize("widths", [(), 6, (6,), (6, 5), (6, 5, 4, 3)])
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("relu", lambda x: np.maximum(x, 0)),
+        ("elu", lambda x: np.where(x > 0, x, np.expm1(x))),
+        ("tanh", np.tanh),
+    ],
+)
+def test_layers_and_activations_are_those_asked_for(widths, name, activation):
+    seeds = replica_seeds([0, 1], "test")
+    network = MLP(4, widths, 2, seeds=seeds, activation=name, name="network")
+    assert len(network.hidden) == (1 if isinstance(widths, int) else len(widths))
+    for index, layer in enumerate(network.hidden):
+        layer.bias.assign_add(tf.ones_like(layer.bias) * 0.1 * (index + 1))
+    x = np.random.default_rng(0).normal(size=[3, 2, 7, 4])
+    found = network(tf.constant(x, tf.float32))
+    for r in range(2):
+        expected = plain_mlp(network, x[:, r], r, activation)
+        np.testing.assert_allclose(found[:, r], expected, atol=1e-5)  # float32
+
+
+def test_the_layers_of_a_network_differ_and_the_last_is_scaled():
+    seeds = replica_seeds([0], "test")
+    network = MLP(5, (5, 5), 5, seeds=seeds, output_scale=0.1, name="network")
+    kernels = [layer.kernel.numpy().ravel() for layer in (*network.hidden, network.output)]
+    limit = np.sqrt(6 / 10)
+    assert [np.abs(k).max() > 0.5 * limit for k in kernels] == [True, True, False]
+    assert np.abs(kernels[2]).max() <= 0.1 * limit
+    # Five times five independent numbers: correlations within four errors.
+    assert np.abs(np.corrcoef(kernels) - np.eye(3)).max() < 4 / 5
+    full = MLP(5, (5, 5), 5, seeds=seeds, name="network")
+    np.testing.assert_allclose(0.1 * full.output.kernel, network.output.kernel, atol=1e-7)
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(ValueError, match="Unknown activation 'sine'. Known: relu, elu, tanh"):
+        MLP(4, 6, 2, seeds=replica_seeds([0], "test"), activation="sine", name="network")
+
+
+@pytest.mark.parametrize("num_rows", [networks.MANY_ROWS, networks.MANY_ROWS + 1, 40])
+@pytest.mark.parametrize("leading", [(), (5,), (2, 3)])
+def test_many_rows_are_multiplied_like_few(num_rows, leading, monkeypatch):
+    rng = np.random.default_rng(0)
+    inputs, kernels = rng.normal(size=[*leading, num_rows, 7, 3]), rng.normal(size=[num_rows, 3, 4])
+    expected = np.einsum("...rbi,rio->...rbo", inputs, kernels)
+    x, k = tf.constant(inputs, tf.float32), tf.constant(kernels, tf.float32)
+    found = networks.linear(x, k)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(networks, "MANY_ROWS", 1000)
+    np.testing.assert_allclose(networks.linear(x, k), found, rtol=1e-5, atol=1e-5)
+
+
+def test_many_rows_with_a_batch_of_unknown_size():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=[2, 12, 5, 3]).astype(np.float32)
+    kernels = tf.constant(rng.normal(size=[12, 3, 4]), tf.float32)
+    signature = [tf.TensorSpec([None, 12, None, 3])]
+    product = tf.function(lambda x: networks.linear(x, kernels), input_signature=signature)
+    expected = np.einsum("srbi,rio->srbo", inputs, kernels)
+    np.testing.assert_allclose(product(tf.constant(inputs)), expected, rtol=1e-4, atol=1e-5)

@@ -263,3 +263,76 @@ def test_two_devices_give_the_result_of_one():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "the same" in done.stdout
+
+
+def test_rates_fall_in_stages_to_a_tenth():
+    settings = Settings(3280, 10, learning_rate=1e-3, schedule="stages")
+    rate = training.learning_rate_schedule(settings)
+    found = np.array([float(rate(step)) for step in range(3280)])
+    # Eight stages of 3^i passes at .001 * 10^(-i/7): 1 + 3 + ... + 3^7 = 3280 steps.
+    expected = np.concatenate([np.full(3**i, 1e-3 * 10 ** (-i / 7)) for i in range(8)])
+    # A boundary belongs to the stage before it, so each stage but the first begins a step late.
+    late = np.concatenate([expected[:1], expected[:-1]])
+    np.testing.assert_allclose(found, late, rtol=1e-5)
+    np.testing.assert_allclose(found[-1], 1e-4, rtol=1e-5)
+    assert np.mean(found < 1.001e-4) == pytest.approx(2 / 3, abs=2e-3)
+
+
+@pytest.mark.parametrize("num_steps", [1, 20, 80, 1000, 196_800])
+def test_stages_fit_into_any_number_of_steps(num_steps):
+    settings = Settings(num_steps, 10, learning_rate=0.02, schedule="stages")
+    rate = training.learning_rate_schedule(settings)
+    steps = np.unique(np.linspace(0, num_steps, 50).astype(int))
+    found = np.array([float(rate(step)) for step in steps])
+    assert (np.diff(found) <= 0).all() and found.max() <= 0.02 * (1 + 1e-6)
+    assert found[-1] == pytest.approx(0.002 if num_steps > 1 else found[-1], rel=1e-5)
+
+
+def test_cosine_falls_to_a_twentieth():
+    rate = training.learning_rate_schedule(Settings(100, 10, learning_rate=0.1))
+    expected = [0.1 * (0.05 + 0.95 * (1 + np.cos(np.pi * step / 100)) / 2) for step in (0, 30, 100)]
+    np.testing.assert_allclose([float(rate(step)) for step in (0, 30, 100)], expected, rtol=1e-5)
+
+
+def constant_slope(slope):
+    """A loss whose gradient is the same everywhere."""
+    w = tf.Variable(tf.zeros([1, 2]))
+    return w, lambda batch, seeds, kl_weight: slope * tf.reduce_sum(w, -1)
+
+
+@pytest.mark.parametrize("schedule", training.SCHEDULES)
+@pytest.mark.parametrize(("slope", "epsilon"), [(1.0, 1e-7), (1e-4, 1e-4), (1e-4, 1e-7)])
+def test_schedule_and_epsilon_reach_the_optimiser(data, schedule, slope, epsilon):
+    w, loss = constant_slope(slope)
+    settings = Settings(40, 10, learning_rate=0.01, schedule=schedule, epsilon=epsilon)
+    training.fit(loss, [w], data, settings, seeds=[0])
+    # Of a constant gradient g Adam makes steps of rate * g / (|g| + epsilon), but for epsilon
+    # weighed by its bias correction sqrt(1 - .999^t).
+    rate = training.learning_rate_schedule(settings)
+    steps = [
+        float(rate(t)) * slope / (slope + epsilon / np.sqrt(1 - 0.999 ** (t + 1)))
+        for t in range(40)
+    ]
+    np.testing.assert_allclose(w, np.full([1, 2], -np.sum(steps)), rtol=1e-3)
+
+
+def test_a_checkpoint_of_another_schedule_is_refused(data, tmp_path):
+    path = tmp_path / "run.npz"
+    finished(data, path)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        finished(data, path, schedule="stages")
+    with pytest.raises(ValueError, match="belongs to another run"):
+        finished(data, path, epsilon=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schedule": "linear"}, "Unknown schedule 'linear'. Known: cosine, stages"),
+        ({"epsilon": 0.0}, "epsilon must be greater than zero"),
+        ({"epsilon": float("inf")}, "epsilon must be finite"),
+    ],
+)
+def test_bad_schedules(change, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(1, 2, num_shards=1, **change)

@@ -314,10 +314,10 @@ def sandwich(model, simulated, size, *, seed):
         log_joint, draws, seed=seed + 1, step_sizes=lower.step_sizes, **options
     )
     return {
-        "lower": _listed(lower.log_evidence()[0]),
-        "upper": _listed(upper.log_evidence()[0]),
-        "lower_error": _listed(lower.standard_error()[0]),
-        "upper_error": _listed(upper.standard_error()[0]),
+        "lower": vae.listed(lower.log_evidence()[0]),
+        "upper": vae.listed(upper.log_evidence()[0]),
+        "lower_error": vae.listed(lower.standard_error()[0]),
+        "upper_error": vae.listed(upper.standard_error()[0]),
         "acceptance": float(lower.acceptance.mean()),
     }
 
@@ -399,7 +399,7 @@ class _Work:
         points = Simulated(drawn.images[size.num_simulated :], drawn.latents[size.num_simulated :])
         full = self._encoder(model, splits, "full", size.encoder, None)
         best, evidence = best_per_datum(model, full, points.images, size, seed=1)
-        content = {"evidence": _listed(evidence), "best_per_datum": _listed(best), "rows": {}}
+        content = {"evidence": vae.listed(evidence), "best_per_datum": vae.listed(best), "rows": {}}
         content["annealed"] = sandwich(model, points, size, seed=7)
         for rows in size.rows:
             content["rows"][str(rows)] = self._blind(model, splits, points, rows)
@@ -426,7 +426,7 @@ class _Work:
                 values["best_shared"] = best_shared(
                     model, posterior, points, found.pixels, size, seed=4
                 )
-        return {name: _listed(value) for name, value in values.items()} | {
+        return {name: vae.listed(value) for name, value in values.items()} | {
             "error_of_hidden_means": found.error,
             "acceptance": found.acceptance,
         }
@@ -440,10 +440,10 @@ class _Work:
         full = self._encoder(fitted.model, self.splits, f"joint{rows}-full", size.encoder, None)
         best, evidence = best_per_datum(fitted.model, full, images, size, seed=5)
         return {
-            "elbo": _listed(amortised(fitted.model, fitted.posterior, images, size, seed=6)),
-            "divergence": _listed(_divergence(fitted, images)),
-            "best_per_datum": _listed(best),
-            "evidence": _listed(evidence),
+            "elbo": vae.listed(amortised(fitted.model, fitted.posterior, images, size, seed=6)),
+            "divergence": vae.listed(_divergence(fitted, images)),
+            "best_per_datum": vae.listed(best),
+            "evidence": vae.listed(evidence),
         }
 
 
@@ -452,10 +452,6 @@ def _divergence(fitted, images):
     own = fitted.posterior.parameters(tf.constant(images[np.newaxis].astype(np.float32)))
     mean, log_scale = (t.numpy()[0].astype(np.float64) for t in tf.split(own.outputs, 2, -1))
     return 0.5 * np.sum(mean**2 + np.exp(2 * log_scale) - 1 - 2 * log_scale, -1)
-
-
-def _listed(values):
-    return np.round(values, 3).tolist()
 
 
 def stored(scale="book"):

@@ -97,7 +97,7 @@ def _measure(posteriors, images, size):
         values[f"best_{family}"] = found[f"elbo_best_{family}"]
         evidence.append(found[f"iwae_best_{family}"])
     values["evidence"] = max(evidence, key=np.mean)
-    return {name: np.round(array, 3).tolist() for name, array in values.items()}
+    return {name: vae.listed(array) for name, array in values.items()}
 
 
 def stored(scale, variant):

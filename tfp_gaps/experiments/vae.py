@@ -420,7 +420,13 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
 def _measure_part(fitted, splits, part, size, seed):
     images = flatten(getattr(splits, part))[: size.num_points]
     values, details = measure(fitted, images, size, seed=seed)
-    return {name: np.round(array, 3).tolist() for name, array in values.items()}, details
+    return {name: listed(array) for name, array in values.items()}, details
+
+
+def listed(values):
+    """Values as nested lists for JSON, rounded; None where a datum has no number (it diverged)."""
+    rounded = np.round(np.asarray(values, float), 3)
+    return np.where(np.isfinite(rounded), rounded, None).tolist()
 
 
 def _trained(splits, size, seeds, folder, progress):
@@ -506,17 +512,20 @@ def evidence_of(result, part="test"):
     Returns:
       name of the bound, float64 [seeds, points].
     """
-    points = {name: np.asarray(values) for name, values in result["points"][part].items()}
+    points = {name: np.array(v, float) for name, v in result["points"][part].items()}
     whole = [name for name in EVIDENCE if name in points and name != "annealed"]
-    best = max(whole, key=lambda name: points[name].mean())
+    best = max(whole, key=lambda name: np.nan_to_num(points[name].mean(), nan=-np.inf))
     return best, points[best]
 
 
 def values_of(result, name, part="test"):
-    """A quantity as float64 [seeds, points]; "evidence" is the bound that `evidence_of` chooses."""
+    """A quantity as float64 [seeds, points]; "evidence" is the bound that `evidence_of` chooses.
+
+    A datum that diverged is NaN, from which no `Estimate` can be made: report it as diverged.
+    """
     if name == "evidence":
         return evidence_of(result, part)[1]
-    return np.asarray(result["points"][part][name])
+    return np.array(result["points"][part][name], float)
 
 
 def difference(result, minuend, subtrahend, part="test"):
