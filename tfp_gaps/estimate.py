@@ -110,7 +110,8 @@ class Estimate:
         >>> print(Estimate.from_crossed([[1.0, 2.0], [3.0, 4.0]]))
         2.5 ± 1.1
         """
-        samples = _checks.finite_array(samples, "samples", ndim=2)
+        advice = "What diverged has no estimate: report it as diverged."
+        samples = _checks.finite_array(samples, "samples", ndim=2, advice=advice)
         over_columns = cls.from_samples(samples.mean(axis=0), kind="data points")
         if len(samples) == 1:
             return over_columns
