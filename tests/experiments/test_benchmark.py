@@ -81,10 +81,12 @@ def test_missing_results_name_the_command(tmp_path, monkeypatch):
 
 
 def stored_sets():
-    """Experiment, scale and variant of everything that is stored."""
+    """Experiment, scale and variant of every stored run of a benchmark."""
     found = set()
     for path in runs.stored_paths():
         content = results.load(path)
+        if content["experiment"] not in experiments.BENCHMARKS:
+            continue
         found.add((content["experiment"], content["scale"], content["variant"]))
     return sorted(found)
 
