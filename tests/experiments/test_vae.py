@@ -126,6 +126,22 @@ def test_a_posterior_alone_leaves_the_model_as_it_is():
     np.testing.assert_array_equal(outputs[:, 0], outputs[:, 1])
 
 
+def test_a_checkpoint_belongs_to_one_model_and_one_choice_of_pixels(tmp_path):
+    size = vae.size_of("smoke", "digits-factorised")
+    size = replace(size, training=replace(size.training, num_steps=2, steps_per_call=2))
+    splits, path = vae.load(size), tmp_path / "posterior.npz"
+    model = vae.fit(splits, size, seeds=[0]).model
+    options = {"seeds": [0], "checkpoint": path}
+    upper = np.arange(784) < 392
+    vae.fit_posterior(model, splits, size, visible=upper, **options)
+    vae.fit_posterior(model, splits, size, visible=upper, **options)  # and is taken up again
+    with pytest.raises(ValueError, match="belongs to another run"):
+        vae.fit_posterior(model, splits, size, visible=~upper, **options)  # as many pixels
+    model.trainable_variables[0].assign_add(tf.ones_like(model.trainable_variables[0]))
+    with pytest.raises(ValueError, match="belongs to another run"):
+        vae.fit_posterior(model, splits, size, visible=upper, **options)
+
+
 @pytest.mark.parametrize("name", families.NAMES)
 def test_the_search_starts_at_the_trained_posterior_or_its_moments(name):
     size = replace(vae.size_of("smoke", "digits-flow"), latent_size=3)

@@ -264,17 +264,27 @@ def new_posterior(size, seeds, visible=None):
 
 
 def _fit(model, posterior, variables, splits, size, seeds, what, options):
-    seen = "all" if posterior.visible is None else int(np.sum(posterior.visible))
+    identity = f"{_networks(size)} {splits.source} trains {what}"
+    if posterior.visible is not None:
+        identity += f", sees pixels {_digest([posterior.visible])}"
+    if what == "posterior":
+        identity += f", of model {_digest(model.variables)}"
     history = training.fit(
         static_bounds.negative_elbo(model, posterior),
         variables,
         flatten(splits.train),
         size.training,
         seeds=seeds,
-        fingerprint=f"{_networks(size)} {splits.source} trains {what}, sees {seen}",
+        fingerprint=identity,
         **options,
     )
     return Fitted(model, posterior, history)
+
+
+def _digest(arrays):
+    """Twelve digits that tell arrays apart, which a checkpoint's fingerprint can carry."""
+    content = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+    return storage.sha256(content)[:12]
 
 
 def _networks(size):
