@@ -141,7 +141,7 @@ _SIZES = {
         search=local.Search(num_samples=32, max_steps=1500),
         searched=("factorised", "flow"),
         snapshots=(),
-        num_points=200,
+        num_points=100,
         num_samples=5000,
         num_annealed=50,
         annealed={"num_chains": 16, "num_steps": 1000, "num_leapfrog_steps": 10},
@@ -264,9 +264,8 @@ def new_posterior(size, seeds, visible=None):
 
 
 def _fit(model, posterior, variables, splits, size, seeds, what, options):
-    identity = f"{_networks(size)} {splits.source} trains {what}"
-    if posterior.visible is not None:
-        identity += f", sees pixels {_digest([posterior.visible])}"
+    seen = "all" if posterior.visible is None else f"pixels {_digest([posterior.visible])}"
+    identity = f"{_networks(size)} {splits.source} trains {what}, sees {seen}"
     if what == "posterior":
         identity += f", of model {_digest(model.variables)}"
     history = training.fit(
