@@ -151,7 +151,7 @@ def test_effective_size_lies_between_one_and_k():
     found = evaluate(gaussian(posterior_means() + 30.0, np.eye(2)), num_samples=50)
     assert found.effective_size.max() < 3
     # By hand: weights 1, 1, 2 of equal data.
-    fields = static_bounds._summary(np.log([1.0, 1.0, 2.0])[:, None, None])
+    fields = static_bounds.summarise(np.log([1.0, 1.0, 2.0])[:, None, None])
     assert fields[4].item() == pytest.approx(16 / 6)
     assert fields[2].item() == pytest.approx(np.log(4 / 3))
     # The delta method by hand: sd (with 1 / K) over mean and sqrt(K).
@@ -160,7 +160,7 @@ def test_effective_size_lies_between_one_and_k():
 
 
 def test_very_unlikely_data_do_not_underflow():
-    fields = static_bounds._summary(np.array([-5000.0, -5001.0])[:, None, None])
+    fields = static_bounds.summarise(np.array([-5000.0, -5001.0])[:, None, None])
     assert fields[2].item() == pytest.approx(-5000 + np.log((1 + np.exp(-1)) / 2))
 
 
@@ -233,7 +233,7 @@ def test_a_draw_without_a_number_gives_nan_for_its_datum_alone():
     values = np.zeros([5, 1, 2])
     for bad in (np.nan, -np.inf, np.inf):
         values[2, 0, 1] = bad
-        fields = np.array(static_bounds._summary(values))
+        fields = np.array(static_bounds.summarise(values)[:-1])
         assert np.isnan(fields[:, 0, 1]).all() and np.isfinite(fields[:, 0, 0]).all()
 
 

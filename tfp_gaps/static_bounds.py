@@ -110,22 +110,23 @@ def evaluate(
             ).numpy()
             for first in range(0, k, size)
         ]
-        parts.append(_summary(np.concatenate(drawn).astype(np.float64)))
+        parts.append(summarise(np.concatenate(drawn))[:-1])
     return Bounds(*(np.concatenate(field, axis=-1) for field in zip(*parts, strict=True)), k)
 
 
-def _summary(values):
-    """The fields of `Bounds` from ln w, [K, replicas, data]."""
-    k = len(values)
+def summarise(log_weights):
+    """`Bounds` from ln w of independent draws, [K, replicas, data]."""
+    k, values = len(log_weights), np.asarray(log_weights, np.float64)
     values = np.where(np.isfinite(values).all(0), values, np.nan)
     largest = values.max(0)
     scaled = np.exp(values - largest)
     total, squares = scaled.sum(0), (scaled**2).sum(0)
     effective = total**2 / squares
-    return (
+    return Bounds(
         values.mean(0),
         values.std(0, ddof=1) / np.sqrt(k),
         largest + np.log(total / k),
         np.sqrt(np.maximum(1 / effective - 1 / k, 0.0)),
         effective,
+        k,
     )
