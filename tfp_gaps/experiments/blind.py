@@ -101,7 +101,7 @@ def _sizes():
             num_leapfrog_steps=8,
             widths=(50, 500),
             num_annealed=40,
-            annealed={"num_chains": 10, "num_steps": 500, "num_leapfrog_steps": 8},
+            annealed={"num_chains": 16, "num_steps": 500, "num_leapfrog_steps": 8},
         ),
     }
 
