@@ -138,7 +138,7 @@ _SIZES = {
         decoder=(200, 200),
         activation="elu",
         training=joint_settings(328 * 600, schedule="stages"),
-        search=local.Search(num_samples=32, max_steps=1500),
+        search=local.Search(num_samples=16, max_steps=1000),
         searched=("factorised", "flow"),
         snapshots=(),
         num_points=100,
