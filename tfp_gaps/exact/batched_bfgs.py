@@ -14,6 +14,8 @@ import numpy as np
 # Share of the predicted decrease that a step must reach.
 SUFFICIENT = 1e-4
 SHORTEST_STEP = 1e-12
+# A row ends when the next step promises less than this, relative to 1 + |value|: rounding.
+PRECISION = 1e-12
 
 
 class Ends(NamedTuple):
@@ -37,7 +39,8 @@ def minimise(value_and_gradient, starts, *, tolerance, max_steps=300):
         [rows, size]; what is not finite counts as infinitely bad. Called with fewer rows as rows
         finish.
       starts: [rows, size].
-      tolerance: a row ends when the largest entry of its gradient is below this.
+      tolerance: a row ends when the largest entry of its gradient is below this, or rounding hides
+        what is left to gain.
       max_steps: evaluations after which every row ends where it is.
 
     Returns:
@@ -61,6 +64,7 @@ def minimise(value_and_gradient, starts, *, tolerance, max_steps=300):
             break
         direction = -np.einsum("rij,rj->ri", curvature[rows], g[rows])
         slope = np.sum(direction * g[rows], axis=1)
+        climbing[rows] = -slope > PRECISION * (1.0 + np.abs(f[rows]))
         trial = x[rows] + step[rows, np.newaxis] * direction
         value, gradient = _finite(*value_and_gradient(trial))
         fell = value <= f[rows] + SUFFICIENT * step[rows] * slope

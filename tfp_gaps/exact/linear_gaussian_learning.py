@@ -200,11 +200,11 @@ def _climb(objective, space, vector, tolerance):
         )
 
 
-def distinct(ends):
-    """Sort (loss, ...) and drop what is not finite or repeats a loss to `SAME_LOSS`."""
+def distinct(ends, same=SAME_LOSS):
+    """Sort (loss, ...) and drop what is not finite or repeats a loss to `same`."""
     kept = []
     for end in sorted(ends, key=lambda item: item[0]):
-        new = not kept or end[0] - kept[-1][0] > SAME_LOSS * (1.0 + abs(end[0]))
+        new = not kept or end[0] - kept[-1][0] > same * (1.0 + abs(end[0]))
         if new and np.isfinite(end[0]):
             kept.append(end)
     return kept

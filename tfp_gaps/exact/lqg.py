@@ -18,15 +18,8 @@ import numpy as np
 import scipy.linalg
 
 from tfp_gaps import _checks
-from tfp_gaps.exact import linear_gaussian
+from tfp_gaps.exact import linear_gaussian, riccati
 from tfp_gaps.exact import linear_gaussian_recursions as recursions
-
-# A spectral radius that exceeds one by rounding only, or misses it by rounding, is one.
-ROUNDING = 1e-9
-# Discount per step where the infinite horizon has no solution, see `certainty_equivalent`.
-DISCOUNT = 0.98
-# Relative error that SciPy's solution of a Riccati equation may have before it is distrusted.
-RICCATI_TOLERANCE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +70,12 @@ class System:
         for name, found, wanted, what in (
             ("transition", arrays["transition"].shape[1], states, "be square, [state, state],"),
             ("control", len(arrays["control"]), states, f"have one row per state ({states}),"),
-            ("emission", arrays["emission"].shape[1], states, f"have {states} column(s), as states"),
+            (
+                "emission",
+                arrays["emission"].shape[1],
+                states,
+                f"have {states} column(s), as states",
+            ),
         ):
             if found != wanted:
                 raise ValueError(
@@ -114,7 +112,7 @@ class System:
         """
         size = len(linear_gaussian.as_matrix(matrices["transition"], "transition"))
         system = cls(**matrices, initial_cov=np.zeros((size, size)))
-        radius = spectral_radius(system.transition)
+        radius = riccati.spectral_radius(system.transition)
         if radius >= 1.0:
             raise ValueError(
                 "A stationary start needs a stable transition, all eigenvalues inside the unit "
@@ -122,7 +120,7 @@ class System:
             )
         exploration = exploration_covariance(system, exploration_cov)
         driven = system.transition_cov + recursions.congruence(system.control, exploration)
-        return dataclasses.replace(system, initial_cov=_lyapunov(system.transition, driven))
+        return dataclasses.replace(system, initial_cov=riccati.lyapunov(system.transition, driven))
 
     @property
     def state_size(self):
@@ -162,7 +160,7 @@ def certainty_equivalent(model):
     Both gains come from Riccati equations, S = A'S A - ... + W and its dual. Q, R, W or U may be
     zero. Two cases have no infinite horizon: a model with an unstable part that no control reaches,
     and one with an unstable part that no observation shows. There the agent discounts: A is scaled
-    to the spectral radius `DISCOUNT` in that equation (for B = 0 this gives K = 0).
+    to the spectral radius `riccati.DISCOUNT` in that equation (for B = 0 this gives K = 0).
 
     Args:
       model: a `System`, learned or true.
@@ -177,10 +175,7 @@ def certainty_equivalent(model):
     >>> agent.feedback.round(4).tolist(), agent.gain.round(4).tolist()
     ([[1.5311]], [[0.2702]])
     """
-    _, gain = _steady_filter(model)
-    _, feedback = _regulator(model)
-    seen = np.eye(model.state_size) - gain @ model.emission
-    return Controller(feedback, seen @ (model.transition - model.control @ feedback), gain)
+    return _agent(model, _steady_filter(model)[1], _regulator(model)[1])
 
 
 def raw_observation(model):
@@ -240,10 +235,10 @@ def closed_loop_cost(system, controller):
     inf
     """
     loop, spread = _closed_loop(system, controller)
-    if spectral_radius(loop) >= 1.0 - ROUNDING:
+    if riccati.spectral_radius(loop) >= 1.0 - riccati.ROUNDING:
         return float("inf")
     noise = scipy.linalg.block_diag(system.transition_cov, system.emission_cov)
-    second_moment = _lyapunov(loop, recursions.congruence(spread, noise))
+    second_moment = riccati.lyapunov(loop, recursions.congruence(spread, noise))
     states, n = second_moment, system.state_size
     effort = recursions.congruence(controller.feedback, states[n:, n:])
     return float(
@@ -267,11 +262,11 @@ def optimal_cost(system):
     >>> round(optimal_cost(system), 4)
     0.4778
     """
-    if not np.isfinite(closed_loop_cost(system, certainty_equivalent(system))):
-        return float("inf")
     predicted, gain = _steady_filter(system)
-    value, _ = _regulator(system)
-    filtered = _filtered(predicted, gain, system.emission, system.emission_cov)
+    value, feedback = _regulator(system)
+    if not np.isfinite(closed_loop_cost(system, _agent(system, gain, feedback))):
+        return float("inf")
+    filtered = riccati.filtered(predicted, system.emission, system.emission_cov)
     regret = recursions.congruence(system.transition.T, value) + system.state_cost - value
     return float(
         recursions.trace(value, system.transition_cov) + recursions.trace(regret, filtered)
@@ -366,28 +361,18 @@ def simulate(system, controller, *, num_timesteps, num_chains, seed):
 
     state, costs = noise(system.initial_cov), []
     memory = np.zeros((num_chains, len(controller.memory)))
-    for t in range(num_timesteps):
-        if t > 0:
-            moved = state @ system.transition.T + controls @ system.control.T
-            state = moved + noise(system.transition_cov)
+    for _ in range(num_timesteps):
         seen = state @ system.emission.T + noise(system.emission_cov)
         memory = memory @ controller.memory.T + seen @ controller.gain.T
         controls = -memory @ controller.feedback.T
         costs.append(_quadratic(state, system.state_cost))
         costs[-1] += _quadratic(controls, system.control_cost)
+        moved = state @ system.transition.T + controls @ system.control.T
+        state = moved + noise(system.transition_cov)
     return np.stack(costs)
 
 
 # Checks, and what is private ----------------------------------------------------------------------
-
-
-def spectral_radius(matrix):
-    """Largest modulus of an eigenvalue.
-
-    >>> round(spectral_radius(np.array([[0.0, 0.25], [1.0, 0.0]])), 6)
-    0.5
-    """
-    return float(np.max(np.abs(np.linalg.eigvals(matrix))))
 
 
 def exploration_covariance(system, value):
@@ -416,6 +401,11 @@ def _check_controller(system, controller):
             )
 
 
+def _agent(model, gain, feedback):
+    seen = np.eye(model.state_size) - gain @ model.emission
+    return Controller(feedback, seen @ (model.transition - model.control @ feedback), gain)
+
+
 def _closed_loop(system, controller):
     """M and G of s_{t+1} = M s_t + G (w, v), s = (z, y)."""
     _check_controller(system, controller)
@@ -433,74 +423,19 @@ def _closed_loop(system, controller):
 
 def _steady_filter(model):
     """Covariance before the update, and the gain, of the steady Kalman filter."""
-    covariance = _riccati(
+    covariance = riccati.riccati(
         model.transition, model.emission, model.transition_cov, model.emission_cov
     )
-    return covariance, _gain(covariance, model.emission, model.emission_cov)
+    return covariance, riccati.gain(covariance, model.emission, model.emission_cov)
 
 
 def _regulator(model):
     """S and K; the regulator is the filter of the transposed system."""
-    value = _riccati(model.transition.T, model.control.T, model.state_cost, model.control_cost)
-    gain = _gain(value, model.control.T, model.control_cost)
-    return value, gain.T @ model.transition
-
-
-def _riccati(transition, emission, transition_cov, emission_cov):
-    """P = A (P - L C P) A' + Q, its solution with a stable filter; else with discount."""
-
-    def step(covariance, advance):
-        gain = _gain(covariance, emission, emission_cov)
-        filtered = _filtered(covariance, gain, emission, emission_cov)
-        return recursions.symmetric(recursions.congruence(advance, filtered)) + transition_cov
-
-    try:
-        covariance = scipy.linalg.solve_discrete_are(
-            transition.T, emission.T, transition_cov, emission_cov
-        )
-        if _solves(step, transition, emission, emission_cov, covariance):
-            return step(covariance, transition)
-    except (np.linalg.LinAlgError, ValueError):
-        # No stable filter exists, or SciPy cannot find it.
-        pass
-    radius = spectral_radius(transition)
-    discounted = transition * min(1.0, DISCOUNT / max(radius, DISCOUNT))
-    covariance = np.array(transition_cov)
-    # After n steps the start is forgotten but for DISCOUNT^2n: 1e-17 for n = 1000.
-    for _ in range(1000):
-        covariance = step(covariance, discounted)
-    return covariance
-
-
-def _solves(step, transition, emission, emission_cov, covariance):
-    """Whether a candidate is positive, a fixed point, and its filter does not explode."""
-    if not np.all(np.isfinite(covariance)):
-        return False
-    size = np.max(np.abs(covariance))
-    positive = np.min(np.linalg.eigvalsh(covariance)) >= -RICCATI_TOLERANCE * size
-    error = np.max(np.abs(step(covariance, transition) - covariance))
-    gain = _gain(covariance, emission, emission_cov)
-    loop = transition @ (np.eye(len(transition)) - gain @ emission)
-    return (
-        positive and error <= RICCATI_TOLERANCE * size and spectral_radius(loop) <= 1.0 + ROUNDING
+    value = riccati.riccati(
+        model.transition.T, model.control.T, model.state_cost, model.control_cost
     )
-
-
-def _gain(covariance, emission, emission_cov):
-    """L = P C' (C P C' + R)^+; nothing is learned from a channel without variance."""
-    innovation_cov = recursions.symmetric(recursions.congruence(emission, covariance))
-    inverse = np.linalg.pinv(innovation_cov + emission_cov, hermitian=True)
-    return covariance @ emission.T @ inverse
-
-
-def _filtered(covariance, gain, emission, emission_cov):
-    """Covariance after the update, in Joseph's form."""
-    shrink = np.eye(len(covariance)) - gain @ emission
-    return recursions.congruence(shrink, covariance) + recursions.congruence(gain, emission_cov)
-
-
-def _lyapunov(transition, noise):
-    return recursions.symmetric(scipy.linalg.solve_discrete_lyapunov(transition, noise))
+    gain = riccati.gain(value, model.control.T, model.control_cost)
+    return value, gain.T @ model.transition
 
 
 def _quadratic(vectors, weight):
