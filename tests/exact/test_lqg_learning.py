@@ -435,7 +435,7 @@ def test_learning_names_what_it_cannot_do():
         learning.learn(hidden_cost, 5, 0, exploration_cov=1.0)
     with pytest.raises(ValueError, match="only if the emission can be inverted"):
         learning.autoregression(position_velocity(0.1), 5, exploration_cov=1.0)
-    with pytest.raises(ValueError, match="num_timesteps must be an integer >= 2"):
+    with pytest.raises(ValueError, match="num_timesteps must be an integer and >= 2"):
         learning.autoregression(table_system(0.95, 1.0), 1, exploration_cov=0.25)
 
 
@@ -444,6 +444,6 @@ def test_models_must_share_observations_and_controls():
     other = random_system(1, 0, channels=1, controls=2)
     with pytest.raises(ValueError, match="1 channel"):
         learning.population_elbo(system, other, 5, 0, exploration_cov=0.25)
+    bigger = random_system(2, 0, channels=1, controls=1)
     with pytest.raises(ValueError, match="as many states"):
-        bigger = random_system(2, 0, channels=1, controls=1)
         lqg_belief.belief(system, bigger, 5, 0, exploration_cov=0.25)

@@ -230,7 +230,7 @@ def autoregression(system, num_timesteps, *, exploration_cov):
             f"inverted, but it has shape {system.emission.shape} and rank "
             f"{np.linalg.matrix_rank(system.emission)}. Use local_optima."
         )
-    data = matrices(system, exploration_root(system, exploration_cov))
+    data = as_matrices(system, exploration_root(system, exploration_cov))
     coefficients, innovation, initial = learning.pooled_regression(data, num_timesteps, order=1)
     back = np.linalg.inv(system.emission)
     model = dataclasses.replace(
