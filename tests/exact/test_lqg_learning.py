@@ -352,6 +352,29 @@ def test_hidden_velocity_makes_partial_learning_expensive():
     assert partial.elbo == pytest.approx(truth - loss, abs=1e-5)
 
 
+def test_the_bound_of_a_hard_fit_is_what_the_oracle_says():
+    """R = .03; no model that loses .160 nats in likelihood can have so high a bound."""
+    system = position_velocity(0.03)
+    best = learning.learn(system, 8, 0, exploration_cov=1.0, num_starts=1)
+    assert best.cost / lqg.optimal_cost(system) == pytest.approx(1.585, abs=2e-3)
+    noise, ones = 1e-8, np.eye(1)
+    noisy = dataclasses.replace(best.model, emission_cov=noise)
+    chains = [without_inputs(s, ones, noise) for s in (system, noisy)]
+    of_controls = 4.0 * np.log(2 * np.pi * np.e * (1.0 + noise))
+    oracle = (lg.population_elbo(*chains, 8, 0) + of_controls) / 8
+    assert oracle == pytest.approx(best.elbo / 8, abs=1e-4)
+    truth = learning.log_likelihood(system, system, 8, exploration_cov=1.0) / 8
+    assert oracle > truth - 0.160
+
+
+def test_one_time_step_and_controls_that_cannot_matter():
+    system = table_system(0.95, 1.0)
+    best = learning.learn(system, 1, 0, exploration_cov=EXPLORATION, num_starts=0)
+    # x_1 alone: only its variance can be learned.
+    variance = best.model.initial_cov.item() + best.model.emission_cov.item()
+    assert variance == pytest.approx(1 / 0.6 + 1.0, rel=1e-5)
+
+
 def test_a_spare_state_cures_most_of_the_damage():
     system = loud_system(1.0)
     optimum = lqg.optimal_cost(system)

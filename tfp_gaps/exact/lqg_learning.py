@@ -49,7 +49,10 @@ class Optimum(NamedTuple):
 
     @property
     def kind(self):
-        """Which noise vanished: "autoregressive", "output error", "interior", or "no noise"."""
+        """Which noise vanished: "autoregressive", "output error", "interior", or "no noise".
+
+        With hidden states "autoregressive" (no sensor noise) includes the innovations form.
+        """
         no_sensor_noise = not np.any(self.model.emission_cov)
         no_state_noise = not np.any(self.model.transition_cov)
         names = ("interior", "output error"), ("autoregressive", "no noise")
@@ -245,7 +248,7 @@ def autoregression(system, num_timesteps, *, exploration_cov):
     return Optimum(model, elbo, cost, "closed form")
 
 
-# Private ------------------------------------------------------------------------------------------
+# Search, and what is private ----------------------------------------------------------------------
 
 
 def _maximise(data, num_timesteps, lookahead, starts):
@@ -405,6 +408,7 @@ def exploration_root(system, exploration_cov):
 
 
 def same_interface(system, model):
+    """Return `model`; raise if it has other observations or controls than `system`."""
     wanted = system.observation_size, system.control_size
     if (model.observation_size, model.control_size) != wanted:
         raise ValueError(
