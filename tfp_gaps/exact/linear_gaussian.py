@@ -56,14 +56,14 @@ class LinearGaussian:
     initial_cov: np.ndarray
 
     def __post_init__(self):
-        transition = _matrix(self.transition, "transition")
+        transition = as_matrix(self.transition, "transition")
         if transition.shape[0] != transition.shape[1]:
             raise ValueError(
                 f"transition must be square, [state, state], but has shape {transition.shape}. "
                 "Pass A of z_t = A z_{t-1} + noise."
             )
         states = transition.shape[0]
-        emission = _matrix(self.emission, "emission")
+        emission = as_matrix(self.emission, "emission")
         if emission.shape[1] != states:
             raise ValueError(
                 f"emission must have one column per state, [observation, {states}], but has shape "
@@ -71,12 +71,12 @@ class LinearGaussian:
             )
         arrays = {
             "transition": transition,
-            "transition_cov": _covariance(self.transition_cov, "transition_cov", states),
+            "transition_cov": as_covariance(self.transition_cov, "transition_cov", states),
             "emission": emission,
-            "emission_cov": _covariance(
+            "emission_cov": as_covariance(
                 self.emission_cov, "emission_cov", emission.shape[0], definite=True
             ),
-            "initial_cov": _covariance(self.initial_cov, "initial_cov", states),
+            "initial_cov": as_covariance(self.initial_cov, "initial_cov", states),
         }
         for name, array in arrays.items():
             array.setflags(write=False)
@@ -99,7 +99,7 @@ class LinearGaussian:
         >>> LinearGaussian.stationary(0.9, 0.19, 1.0, 1.0).initial_cov.round(6).tolist()
         [[1.0]]
         """
-        size = len(_matrix(transition, "transition"))
+        size = len(as_matrix(transition, "transition"))
         checked = cls(transition, transition_cov, emission, emission_cov, np.zeros((size, size)))
         radius = np.max(np.abs(np.linalg.eigvals(checked.transition)))
         if radius >= 1.0:
@@ -120,6 +120,11 @@ class LinearGaussian:
     def observation_size(self):
         """Number m of channels of x_t."""
         return self.emission.shape[0]
+
+    @property
+    def control(self):
+        """B of the recursions, [n, 0]: this chain has no inputs (`tfp_gaps.exact.lqg` has)."""
+        return np.zeros((self.state_size, 0))
 
 
 # The gap ------------------------------------------------------------------------------------------
@@ -150,7 +155,7 @@ def gap_profile(model, num_timesteps, lookahead):
     k = _checks.look_ahead(lookahead, num_timesteps)
     messages = recursions.backward(model, num_timesteps)
     predicted, _ = recursions.forward(model, num_timesteps)
-    covariance = recursions.message_covariance(messages, model, predicted)
+    covariance = recursions.message_covariance(messages, model, model, predicted)
     return recursions.gap_profile(model, messages, covariance, k)
 
 
@@ -411,7 +416,8 @@ def local_optima(
     _checks.integer(num_starts, "num_starts", minimum=0)
     starts = learning.Starts(size, num_starts, seed, from_truth)
     found = learning.maximise(data_model, num_timesteps, k, starts)
-    models = [(name, LinearGaussian(*matrices)) for name, matrices in found]
+    # The last of the matrices belongs to inputs, which this chain does not have.
+    models = [(name, LinearGaussian(*matrices[:-1])) for name, matrices in found]
     optima = [
         Optimum(model, population_elbo(data_model, model, num_timesteps, k), name)
         for name, model in models
@@ -865,10 +871,11 @@ def prediction(data_model, model, context, horizons):
     )
 
 
-# Private ------------------------------------------------------------------------------------------
+# Checks, and what is private ----------------------------------------------------------------------
 
 
-def _matrix(value, name):
+def as_matrix(value, name):
+    """Return `value` as a matrix; a scalar becomes [1, 1]."""
     array = _checks.finite_array(value, name)
     if array.ndim == 0:
         array = array.reshape(1, 1)
@@ -880,9 +887,9 @@ def _matrix(value, name):
     return np.array(array)
 
 
-def _covariance(value, name, size, *, definite=False):
+def as_covariance(value, name, size, *, definite=False):
     """Check a covariance and return it exactly symmetric."""
-    array = _matrix(value, name)
+    array = as_matrix(value, name)
     if array.shape != (size, size):
         raise ValueError(
             f"{name} must have shape ({size}, {size}), but has shape {array.shape}. Sizes follow "

@@ -60,8 +60,8 @@ def maximise(data, num_timesteps, lookahead, starts):
     Raises:
       ValueError: if the bound is finite at no start.
     """
-    state_scale, observation_scale = _scales(data, num_timesteps)
-    unit = _rescaled(data, 1.0 / state_scale, 1.0 / observation_scale)
+    state_scale, observation_scale = scales(data, num_timesteps)
+    unit = rescaled(data, 1.0 / state_scale, 1.0 / observation_scale)
     state_size = starts.state_size
     size = max(state_size, len(state_scale))
     target = recursions.padded(unit, size)
@@ -72,12 +72,12 @@ def maximise(data, num_timesteps, lookahead, starts):
         return recursions.bound(target, predicted, judged, num_timesteps, lookahead)
 
     ends = []
-    for name, start in _starts(unit, num_timesteps, starts).items():
-        space = ParameterSpace(start.emission, state_size)
+    for name, start in structured_starts(unit, num_timesteps, starts).items():
+        space = ParameterSpace(start.emission, state_size, start.control.shape[1])
         end = _climb(objective, space, space.vector(start), LOOSE)
         ends.append((end.fun, end.x, space, name))
     finished = []
-    for _, vector, space, name in _distinct(ends):
+    for _, vector, space, name in distinct(ends):
         end = _climb(objective, space, vector, TIGHT)
         # A second run forgets the curvature of the first, and often gains a last digit or two.
         end = _climb(objective, space, end.x, TIGHT)
@@ -90,8 +90,8 @@ def maximise(data, num_timesteps, lookahead, starts):
         )
     back = np.append(state_scale, np.ones(max(state_size - len(state_scale), 0)))[:state_size]
     return [
-        (name, _rescaled(space.matrices(vector), back, observation_scale))
-        for _, vector, space, name in _distinct(finished)
+        (name, rescaled(space.matrices(vector), back, observation_scale))
+        for _, vector, space, name in distinct(finished)
     ]
 
 
@@ -104,15 +104,16 @@ class ParameterSpace:
     Args:
       emission: [observation, state], where the search starts.
       state_size: n.
+      num_inputs: columns of B.
     """
 
-    def __init__(self, emission, state_size):
+    def __init__(self, emission, state_size, num_inputs=0):
         self._emission = emission
         self._complement = scipy.linalg.null_space(emission.T)
         observations, free = self._complement.shape
         self._shapes = [("matrix", state_size, state_size)]
         self._shapes += [("covariance", n, n) for n in (state_size, observations, state_size)]
-        self._shapes += [("matrix", free, state_size)]
+        self._shapes += [("matrix", free, state_size), ("matrix", state_size, num_inputs)]
 
     def vector(self, model):
         """Return the parameters of `model`, whose emission must be the one given at the start."""
@@ -122,8 +123,8 @@ class ParameterSpace:
             scales = np.maximum(np.diagonal(factor) - SMALLEST_SCALE, SMALLEST_SCALE)
             factor[np.diag_indices_from(factor)] = np.log(scales)
             parts.append(factor[np.tril_indices_from(factor)])
-        parts.append(np.zeros(self._shapes[-1][1] * self._shapes[-1][2]))
-        return np.concatenate(parts)
+        parts.append(np.zeros(self._complement.shape[1] * len(model.transition)))
+        return np.concatenate([*parts, model.control.ravel()])
 
     def matrices(self, vectors):
         """Return `Matrices` of one vector [size] or of a batch [batch, size]."""
@@ -136,9 +137,11 @@ class ParameterSpace:
                 parts.append(piece.reshape(vectors.shape[:-1] + (rows, columns)))
             else:
                 parts.append(_covariance(piece, rows))
-        transition, transition_cov, emission_cov, initial_cov, free = parts
+        transition, transition_cov, emission_cov, initial_cov, free, control = parts
         emission = self._emission + self._complement @ free
-        return recursions.Matrices(transition, transition_cov, emission, emission_cov, initial_cov)
+        return recursions.Matrices(
+            transition, transition_cov, emission, emission_cov, initial_cov, control
+        )
 
 
 def value_and_gradient(objective, vector):
@@ -149,10 +152,12 @@ def value_and_gradient(objective, vector):
 
 
 def pooled_regression(data, num_timesteps, order):
-    """Regress x_t on (x_{t-1}, ..., x_{t-order}) over all t of a sequence, under the data's law.
+    """Regress x_t on (x_{t-1}, ..., x_{t-order}) and u_{t-1} over all t, under the data's law.
+
+    Inputs are white: the last one has coefficient C B, and does not change the others.
 
     Returns:
-      coefficients: [observation, order * observation].
+      coefficients: of x, [observation, order * observation].
       innovation_cov: [observation, observation], mean over t.
       initial_cov: covariance of (x_order, ..., x_1).
     """
@@ -160,7 +165,8 @@ def pooled_regression(data, num_timesteps, order):
     pooled, size = np.mean(blocks, axis=0), data.emission.shape[0]
     coefficients = np.linalg.solve(pooled[size:, size:], pooled[size:, :size]).T
     residual = np.hstack([np.eye(size), -coefficients])
-    innovation = recursions.symmetric(recursions.congruence(residual, pooled))
+    known = data.emission @ data.control
+    innovation = recursions.symmetric(recursions.congruence(residual, pooled) - known @ known.T)
     return coefficients, innovation, _lagged_covariance(data, order - 1, order)
 
 
@@ -194,17 +200,17 @@ def _climb(objective, space, vector, tolerance):
         )
 
 
-def _distinct(ends):
-    """Sort (loss, ...) and drop what is not finite or repeats a loss to `SAME_LOSS`."""
+def distinct(ends, same=SAME_LOSS):
+    """Sort (loss, ...) and drop what is not finite or repeats a loss to `same`."""
     kept = []
     for end in sorted(ends, key=lambda item: item[0]):
-        new = not kept or end[0] - kept[-1][0] > SAME_LOSS * (1.0 + abs(end[0]))
+        new = not kept or end[0] - kept[-1][0] > same * (1.0 + abs(end[0]))
         if new and np.isfinite(end[0]):
             kept.append(end)
     return kept
 
 
-def _starts(data, num_timesteps, wanted):
+def structured_starts(data, num_timesteps, wanted):
     """Name -> `Matrices`: the truth, the corners that a small gap rewards, and random ones."""
     state_size = wanted.state_size
     truth = _resized(data, state_size)
@@ -237,8 +243,10 @@ def _autoregression(data, num_timesteps, order, emission):
     size, used = len(innovation), len(initial)
     transition, noise = np.eye(used, k=-size), np.zeros((used, used))
     transition[:size], noise[:size, :size] = coefficients, innovation
+    control = np.zeros((used, data.control.shape[1]))
+    control[:size] = data.emission @ data.control
     companion = recursions.Matrices(
-        transition, noise, np.eye(size, used), LITTLE_NOISE * innovation, initial
+        transition, noise, np.eye(size, used), LITTLE_NOISE * innovation, initial, control
     )
     return _with_emission(recursions.padded(companion, emission.shape[1]), emission)
 
@@ -255,6 +263,7 @@ def _innovations(data, num_timesteps, truth):
         emission=np.eye(size, size + states),
         emission_cov=LITTLE_NOISE * updates.innovation_cov[-1],
         initial_cov=recursions.congruence(spread[0], updates.innovation_cov[0]),
+        control=np.vstack([c @ data.control, data.control]),
     )
     return _with_emission(recursions.padded(model, truth.emission.shape[1]), truth.emission)
 
@@ -288,6 +297,7 @@ def _with_emission(model, emission):
         model.emission @ basis,
         model.emission_cov,
         recursions.congruence(inverse, model.initial_cov),
+        inverse @ model.control,
     )
 
 
@@ -301,10 +311,11 @@ def _resized(data, size):
         data.emission[:, :size],
         data.emission_cov,
         data.initial_cov[:size, :size],
+        data.control[:size],
     )
 
 
-def _scales(data, num_timesteps):
+def scales(data, num_timesteps):
     """Root mean variance over the sequence of each state and each channel; 1 for a constant."""
     states = [_lagged_covariance(data, t, 1, emit=False) for t in range(num_timesteps)]
     channels = [_lagged_covariance(data, t, 1) for t in range(num_timesteps)]
@@ -312,7 +323,7 @@ def _scales(data, num_timesteps):
     return tuple(np.where(scale > 0, scale, 1.0) for scale in scales)
 
 
-def _rescaled(model, state_scale, observation_scale):
+def rescaled(model, state_scale, observation_scale):
     """Multiply the state and the observations by positive numbers per component."""
     state, channel = np.diag(state_scale), np.diag(observation_scale)
     inverse = np.diag(1.0 / state_scale)
@@ -322,14 +333,16 @@ def _rescaled(model, state_scale, observation_scale):
         channel @ model.emission @ inverse,
         recursions.congruence(channel, model.emission_cov),
         recursions.congruence(state, model.initial_cov),
+        state @ model.control,
     )
 
 
 def _lagged_covariance(data, t, count, *, emit=True):
     """Covariance of (x_t, ..., x_{t-count+1}), t counted from 0; of the states if not `emit`."""
     variance = data.initial_cov
+    driven = data.transition_cov + data.control @ data.control.T
     for _ in range(t - count + 1):
-        variance = recursions.congruence(data.transition, variance) + data.transition_cov
+        variance = recursions.congruence(data.transition, variance) + driven
     # Stack the states by the recursion z_s = A z_{s-1} + noise, newest first.
     size = len(data.transition)
     stacked = variance
@@ -337,7 +350,7 @@ def _lagged_covariance(data, t, count, *, emit=True):
         advance = np.vstack([np.eye(size, len(stacked)), np.eye(len(stacked))])
         advance[:size, :size] = data.transition
         stacked = recursions.congruence(advance, stacked)
-        stacked[:size, :size] += data.transition_cov
+        stacked[:size, :size] += driven
     if not emit:
         return stacked
     emission = np.kron(np.eye(count), data.emission)

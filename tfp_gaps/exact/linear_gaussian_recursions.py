@@ -1,9 +1,11 @@
 """Recursions of the linear-Gaussian chain, forwards (Kalman) and backwards (messages).
 
-    z_1 ~ N(0, P_0),  z_t = A z_{t-1} + N(0, Q),  x_t = C z_t + N(0, R)
+    z_1 ~ N(0, P_0),  z_t = A z_{t-1} + B u_{t-1} + N(0, Q),  x_t = C z_t + N(0, R)
 
-A full factor of the posterior is p(z_t | z_{t-1}, x_{t:T}) = N(J_t' A z_{t-1} + Q zeta_t, V_t) with
+with known inputs u, white and of unit variance; a chain without inputs has a B without columns. A
+full factor of the posterior, p(z_t | z_{t-1}, x_{t:T}) given all inputs, is
 
+    N(J_t' (A z_{t-1} + B u_{t-1}) + Q zeta_t, V_t),
     J_t = (I + Lambda_t Q)^-1,  V_t = Q J_t,  zeta_t = J_t eta_t,   P_0 in place of Q at t = 1,
 
 where (Lambda_t, eta_t) are precision and precision-weighted mean of the message of x_{t:T} to z_t
@@ -19,17 +21,23 @@ import numpy as np
 
 
 class Matrices(NamedTuple):
-    """The five arrays of a chain, each with the same leading batch axes."""
+    """The arrays of a chain, each with the same leading batch axes.
+
+    control: B, [..., state, input].
+    """
 
     transition: np.ndarray
     transition_cov: np.ndarray
     emission: np.ndarray
     emission_cov: np.ndarray
     initial_cov: np.ndarray
+    control: np.ndarray
 
 
 class Messages(NamedTuple):
     """What the future says about z_t, time first: zeta_t = gain_t x_t + carry_t zeta_{t+1}.
+
+    With inputs zeta_{t+1} - Psi_{t+1} B u_t takes the place of zeta_{t+1}.
 
     gain: [time, ..., state, observation].
     carry: J_t A', [time, ..., state, state].
@@ -132,26 +140,31 @@ def forward(model, num_timesteps):
     return np.stack(predicted[:-1]), Update(*(np.stack(u) for u in zip(*updates, strict=True)))
 
 
-def message_covariance(messages, data, predicted_cov):
-    """Cov(zeta_t | x_{1:t-1}) under the law of the data: [time, ..., state, state].
+def message_covariance(messages, model, data, predicted_cov):
+    """Cov(zeta_t - Psi_t B u_{t-1} | x_{1:t-1}, u_{1:t-2}), data's law: [time, ..., state, state].
 
     Given the data's state, zeta_t has mean M_t z_t and covariance N_t, both by backward recursion;
-    `message_regression` gives M_t.
+    `message_regression` gives M_t. The input u_{t-1} moves z_t by the data's B u, and the model
+    takes off what its own B lets it expect: only the difference is surprising.
 
     Args:
       messages: of the model whose factors are shared.
+      model: that model.
       data: the chain that generates x.
       predicted_cov: the data's own Kalman prediction covariances, [time, state, state].
     """
     regression = message_regression(messages, data)
+    surprise = regression @ data.control - messages.precision @ model.control
+    surprise_cov = surprise @ transpose(surprise)
     noise = np.zeros_like(messages.prior_cov[0])
     covariances = []
     for t in reversed(range(len(messages.gain))):
         gain, carry = messages.gain[t], messages.carry[t]
         if t + 1 < len(messages.gain):
-            noise = noise + congruence(regression[t + 1], data.transition_cov)
+            moved = congruence(regression[t + 1], data.transition_cov) + surprise_cov[t + 1]
+            noise = noise + moved
         noise = symmetric(congruence(gain, data.emission_cov) + congruence(carry, noise))
-        covariances.append(noise + congruence(regression[t], predicted_cov[t]))
+        covariances.append(noise + congruence(regression[t], predicted_cov[t]) + surprise_cov[t])
     return np.stack(covariances[::-1])
 
 
@@ -169,7 +182,8 @@ def gap_profile(model, messages, covariance, lookahead):
     """KL divergence that the excluded future costs at each step, nats: [time, ...].
 
     1/2 tr(V_t A' Cov(zeta_{t+1} | x_{1:t+k}) A), and zeta_{t+1} depends on what x_{1:t+k} leaves
-    open through zeta_{t+k+1} only, carried back by k steps.
+    open through zeta_{t+k+1} only, carried back by k steps. Of the inputs q sees u_{1:t+k-1}, all
+    that acted on what it sees.
     """
     num_timesteps = len(messages.gain)
     open_steps = num_timesteps - 1 - lookahead
@@ -189,7 +203,7 @@ class Joint(NamedTuple):
 
     When the model is the truth its error does not feel z_t, so that nothing cancels.
 
-    advance, advance_cov: s_{t+1} = advance s_t + noise, without looking at x.
+    advance, advance_cov: s_{t+1} = advance s_t + noise and inputs, without looking at x.
     difference: e_t = difference s_t + noise of covariance R (data), the innovation of the model.
     """
 
@@ -200,9 +214,11 @@ class Joint(NamedTuple):
 
 def joint(data, model):
     """Build `Joint`; both chains have the same state size (see `same_size`)."""
-    batch = model.transition.shape[:-2]
     zero = np.zeros_like(model.transition)
     first = np.broadcast_to(data.transition, zero.shape) + zero
+    pushed = np.broadcast_to(data.control, model.control.shape)
+    # The model knows the inputs: its error feels them only as far as its B is wrong.
+    moved = np.concatenate([pushed, pushed - model.control], -2)
     return Joint(
         advance=np.concatenate(
             [
@@ -211,9 +227,7 @@ def joint(data, model):
             ],
             -2,
         ),
-        advance_cov=np.broadcast_to(
-            np.kron(np.ones((2, 2)), data.transition_cov), batch + (2 * zero.shape[-1],) * 2
-        ),
+        advance_cov=np.kron(np.ones((2, 2)), data.transition_cov) + moved @ transpose(moved),
         difference=np.concatenate([data.emission - model.emission, model.emission], -1),
     )
 
@@ -254,7 +268,7 @@ def log_likelihood(data, model, num_timesteps):
 def bound(data, data_predicted_cov, model, num_timesteps, lookahead):
     """max_q E ELBO under the data: log-likelihood minus gap, nats per sequence, [...]."""
     messages = backward(model, num_timesteps)
-    covariance = message_covariance(messages, data, data_predicted_cov)
+    covariance = message_covariance(messages, model, data, data_predicted_cov)
     gap = gap_profile(model, messages, covariance, lookahead)
     return log_likelihood(data, model, num_timesteps) - np.sum(gap, axis=0)
 
@@ -276,4 +290,5 @@ def padded(model, size):
         np.pad(model.emission, columns),
         np.asarray(model.emission_cov),
         np.pad(model.initial_cov, square),
+        np.pad(model.control, square[:-1] + [(0, 0)]),
     )
