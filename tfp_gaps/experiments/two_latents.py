@@ -282,6 +282,31 @@ def tabulate(model, images, grid):
     return found
 
 
+def refine(model, images, nodes):
+    """The same posteriors on nodes at half the distance: each node becomes four.
+
+    Args:
+      model: `models.vae.VAE` with one replica.
+      images: [images, pixels].
+      nodes: list of `Nodes`, one per image.
+
+    Returns:
+      list of `Nodes`; modes and shares at the edge are those of the coarser nodes.
+    """
+    images, found = _check(model, images), []
+    for index, own in enumerate(nodes):
+        offsets = np.sqrt(own.cell) / 4 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+        points = (own.points[:, np.newaxis] + offsets).reshape(-1, 2)
+        values = [
+            log_joint(model, points[start : start + _NODES_AT_ONCE], images[index : index + 1])
+            for start in range(0, len(points), _NODES_AT_ONCE)
+        ]
+        values = np.concatenate(values, axis=1)[0, :, 0].astype(np.float64)
+        near = values > values.max() - _WINDOW
+        found.append(own._replace(points=points[near], log_joint=values[near], cell=own.cell / 4))
+    return found
+
+
 def _check(model, images):
     if model.latent_size != 2 or model.num_replicas != 1:
         raise ValueError(
@@ -584,6 +609,14 @@ class Best(NamedTuple):
     gap: np.ndarray
     gap_error: np.ndarray
 
+    def select(self, images):
+        """The same for some of the images, given by their indices."""
+        outputs, weights, per_datum = self.parameters
+        if per_datum:
+            weights = [tf.gather(weight, images, axis=1) for weight in weights]
+        parameters = families.Parameters(tf.gather(outputs, images, axis=1), weights, per_datum)
+        return Best(self.family, parameters, self.gap[images], self.gap_error[images])
+
 
 def evaluate(model, family, parameters, nodes, images, *, seed=0, num_samples=4000):
     """What one q per image lacks: by quadrature, or by draws if the family has no density.
@@ -622,6 +655,13 @@ def best_gaussians(model, name, nodes, images):
     return evaluate(model, families.make(name, 2), parameters, nodes, images)
 
 
+def amortised(fitted, nodes, images):
+    """The encoder's answers as a `Best`; arguments as in `search_stages`."""
+    observations = tf.constant(np.asarray(images, np.float32)[np.newaxis])
+    parameters = fitted.posterior.parameters(observations)
+    return evaluate(fitted.model, fitted.posterior.family, parameters, nodes, images)
+
+
 def best_flows(model, name, factorised, nodes, images, settings, *, seed):
     """Search a flow for each image from two starts, and keep the better end.
 
@@ -651,10 +691,7 @@ def best_flows(model, name, factorised, nodes, images, settings, *, seed):
     ends = evaluate(model, family, found.parameters, [*nodes, *nodes], twice, seed=seed)
     gaps = ends.gap.reshape(2, -1)
     kept = np.argmin(gaps, 0) * len(nodes) + np.arange(len(nodes))
-    best = families.Parameters(
-        *tf.nest.map_structure(lambda t: tf.gather(t, kept, axis=1), found.parameters[:2]), True
-    )
-    return Best(family, best, ends.gap[kept], ends.gap_error[kept]), gaps
+    return ends.select(kept), gaps
 
 
 def search_stages(fitted, nodes, images, settings, *, seed):
@@ -665,24 +702,21 @@ def search_stages(fitted, nodes, images, settings, *, seed):
       nodes: list of `Nodes`, one per image.
       images: [images, pixels].
       settings: list of `local.Search`, one after another; each goes on where the last one ended.
-        Its batches should be of as many images as there are, so that the trace is their mean.
       seed: int.
 
     Returns:
-      gaps: after each of the settings, float64 [settings, images], nats.
-      trace: mean gap over the steps of each look, float64 [looks], nats per image.
+      The gap of the encoder's answers, then after each of the settings, by quadrature: float64
+      [1 + settings, images], nats.
     """
     model, family = fitted.model, fitted.posterior.family
-    observations = tf.constant(np.asarray(images, np.float32)[np.newaxis])
-    evidence = np.mean([own.log_evidence for own in nodes])
-    parameters = fitted.posterior.parameters(observations)
-    gaps, trace = [], []
+    observations = np.asarray(images, np.float32)[np.newaxis]
+    _, parameters, gap, _ = amortised(fitted, nodes, images)
+    gaps = [gap]
     for index, own in enumerate(settings):
         found = local.optimise(model, family, parameters, observations, own, seed=seed + index)
         parameters = found.parameters
-        trace.append(evidence - found.trace[0][:, 0])
         gaps.append(evaluate(model, family, parameters, nodes, images).gap)
-    return np.array(gaps), np.concatenate(trace)
+    return np.array(gaps)
 
 
 # --- generators -----------------------------------------------------------------------------------
@@ -699,15 +733,16 @@ def run(*, scale, seeds, variant="", checkpoint_folder=None, progress=None):
       A JSON-serialisable dict. "generators": by family, what `measure` returns for each seed.
     """
     _checks.one_of(variant, "variant", VARIANTS)
-    size, content = SIZES[_checks.one_of(scale, "scale of two_latents", SIZES)], {}
+    size, fitted, content = SIZES[_checks.one_of(scale, "scale of two_latents", SIZES)], {}, {}
     for name, own in size.generators.items():
         path = None if checkpoint_folder is None else Path(checkpoint_folder) / f"{name}.npz"
         bar = None if progress is None else progress(name, own.training.num_steps)
         splits, images = load(own, size.num_images)
-        fitted = vae.fit(splits, own, seeds=seeds, checkpoint=path, progress=bar)
-        alone = (select_replica(fitted, own, replica) for replica in range(len(seeds)))
+        fitted[name] = vae.fit(splits, own, seeds=seeds, checkpoint=path, progress=bar)
+    for name, own in size.generators.items():
+        alone = (select_replica(fitted[name], own, replica) for replica in range(len(seeds)))
         measured = [measure(one, images, size.grid, size.num_points) for one in alone]
-        content[name] = {"diverged": fitted.history.diverged.tolist()} | {
+        content[name] = {"diverged": fitted[name].history.diverged.tolist()} | {
             key: vae.listed([values[key] for values in measured]) for key in measured[0]
         }
     return {
@@ -735,13 +770,14 @@ def measure(fitted, images, grid, num_points):
       of the best q, [points]; "modes": number of them, [images]; "outer_share": [images]}, nats.
     """
     nodes = tabulate(fitted.model, images, grid)
+    finer = refine(fitted.model, images[:num_points], nodes[:num_points])
     observations = np.asarray(images, np.float32)[np.newaxis]
     own = fitted.posterior.parameters(tf.constant(observations))
     bound = static_bounds.evaluate(
         fitted.model, fitted.posterior.family, own, observations, num_samples=100, seed=1
     )
     gaps = {
-        name: np.array([best_gaussian(n, correlated=flag).kl for n in nodes[:num_points]])
+        name: np.array([best_gaussian(n, correlated=flag).kl for n in finer])
         for name, flag in GAUSSIANS.items()
     }
     return {
