@@ -60,8 +60,8 @@ def test_evidence_and_moments_are_those_of_factor_analysis(linear):
 
 def test_a_finer_grid_around_the_mass_agrees(linear):
     nodes = two.tabulate(linear.model, linear.images, GRID)
-    grid, fine = two.zoom(linear.model, linear.images[0], nodes[0], num=90)
-    assert len(fine.points) == len(grid.points) == 90**2 and fine.cell < nodes[0].cell
+    grid, fine = two.zoom(linear.model, linear.images[0], nodes[0], num=140)
+    assert len(fine.points) == len(grid.points) == 140**2 and fine.cell < nodes[0].cell
     assert fine.log_evidence == pytest.approx(nodes[0].log_evidence, abs=2e-5)
 
 
@@ -101,7 +101,9 @@ def test_two_far_modes_cost_the_logarithm_of_the_share_that_is_held(share, corre
 
     nodes = planted(log_joint)
     assert len(nodes.modes) == 2
-    np.testing.assert_allclose(nodes.modes[0], [2.0, 2.0] if share > 0.5 else nodes.modes[0])
+    # The distance of two nodes.
+    np.testing.assert_allclose(np.abs(nodes.modes), 2.0, atol=0.075)
+    assert share == 0.5 or (nodes.modes[0] > 0).all()
     np.testing.assert_allclose(np.sort(nodes.shares())[::-1], [share, 1 - share], atol=1e-6)
     best = two.best_gaussian(nodes, correlated=correlated)
     # Eight standard deviations apart: what leaks over is below 1e-6.
@@ -116,7 +118,7 @@ def test_the_higher_mode_is_left_where_the_wider_one_holds_more():
         return np.logaddexp(narrow, -0.5 * ((first + 2) ** 2 + second**2))
 
     nodes = planted(log_joint)
-    assert nodes.modes[0, 0] == pytest.approx(3.0)
+    assert nodes.modes[0, 0] == pytest.approx(3.0, abs=0.075)
     best = two.best_gaussian(nodes, correlated=False)
     assert best.mean[0] == pytest.approx(-2.0, abs=0.05)
     assert best.kl == pytest.approx(-np.log(0.8), abs=5e-3)
@@ -192,22 +194,30 @@ def test_sums_over_latents_and_over_noise_agree(searched):
             assert best.gap[image] == pytest.approx(found.kl, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["affine flow", "auxiliary flow"])
-def test_a_flow_ends_between_zero_and_the_gaussian_that_it_starts_at(searched, name):
+def test_a_flow_ends_between_zero_and_the_gaussian_that_it_starts_at(searched):
     settings = local.Search(learning_rates=(2e-2, 2e-3), max_steps=60, num_samples=8)
     start, model = searched.best["factorised"], searched.model
     best, ends = two.best_flows(
-        model, name, start, searched.nodes, searched.images, settings, seed=0
+        model, "affine flow", start, searched.nodes, searched.images, settings, seed=0
     )
     # Stochastic steps may end some thousandths above the start.
     assert (best.gap < start.gap + 0.01 + 4 * best.gap_error).all()
     assert (best.gap > -4 * best.gap_error - 1e-4).all()
     np.testing.assert_array_equal(best.gap, ends.min(0))
     assert two.draws(best.family, best.parameters, 1, 7, seed=0).shape == (7, 2)
-    if name == "affine flow":
-        for image, own in enumerate(searched.nodes):
-            density = two.log_density(best.family, best.parameters, image, own.points)
-            assert best.gap[image] == pytest.approx(own.kl(density), abs=2e-3)
+    for image, own in enumerate(searched.nodes):
+        density = two.log_density(best.family, best.parameters, image, own.points)
+        assert best.gap[image] == pytest.approx(own.kl(density), abs=2e-3)
+
+
+def test_without_a_density_draws_take_the_place_of_the_sum(searched):
+    # At its start the auxiliary flow is the factorised Gaussian, with a tight reverse model.
+    start, family = searched.best["factorised"], families.make("auxiliary flow", 2, num_hidden=4)
+    mean, log_scale = tf.split(start.parameters.outputs, 2, -1)
+    own = families.gaussian_start(family, mean, log_scale, replica_seeds([0], "start"))
+    found = two.evaluate(searched.model, family, own, searched.nodes, searched.images)
+    assert (found.gap_error > 0).all()
+    assert (np.abs(found.gap - start.gap) < 4 * found.gap_error + 1e-3).all()
 
 
 def test_a_longer_search_ends_at_the_best_factorised_gaussian_and_not_below(linear):
@@ -243,7 +253,7 @@ def test_chosen_images_have_the_ranks_that_they_are_named_after():
             )
         )
 
-    nodes = [*(ridge(bend) for bend in np.linspace(0, 1, 20)), bumps(0.3), bumps(0.9)]
+    nodes = [*(ridge(bend) for bend in np.linspace(0, 0.5, 20)), bumps(0.3), bumps(0.9)]
     chosen = two.choose(nodes)
     assert chosen["one mode"] == 19 and chosen["two modes"] == 21
     ranks = [own.non_gaussianity() for own in nodes]

@@ -35,7 +35,7 @@ GAUSSIANS = {"factorised": False, "full covariance": True}
 
 _LOG_2PI = np.log(2 * np.pi)
 _NODES_AT_ONCE = 4000
-_IMAGES_AT_ONCE = 100
+_IMAGES_AT_ONCE = 300
 _WINDOW = 20.0  # nats below the highest node; what lies lower carries less than 1e-6 of the mass
 _MODE = np.log(100.0)  # a mode counts if its density is at least a hundredth of the highest one
 
@@ -82,7 +82,7 @@ def _generators(num_steps, widths, num_train, num_test):
 
 SIZES = {
     "smoke": Size(_generators(20, (8,), 200, 100), 6.0, 61, num_images=6, num_points=2),
-    "book": Size(_generators(3000, (64, 64), 10_000, 1000), 7.0, 281, 300, 32),
+    "book": Size(_generators(3000, (64, 64), 10_000, 1000), 7.0, 281, 300, 20),
 }
 """Sizes by scale."""
 
@@ -740,10 +740,10 @@ def run(*, scale, seeds, variant="", checkpoint_folder=None, progress=None):
         splits, images = load(own, size.num_images)
         fitted[name] = vae.fit(splits, own, seeds=seeds, checkpoint=path, progress=bar)
     for name, own in size.generators.items():
-        alone = (select_replica(fitted[name], own, replica) for replica in range(len(seeds)))
-        measured = [measure(one, images, size.grid, size.num_points) for one in alone]
-        content[name] = {"diverged": fitted[name].history.diverged.tolist()} | {
-            key: vae.listed([values[key] for values in measured]) for key in measured[0]
+        diverged = fitted[name].history.diverged.tolist()
+        measured = measure(fitted[name], own, images, size.grid, size.num_points)
+        content[name] = {"diverged": diverged} | {
+            key: vae.listed(values) for key, values in measured.items()
         }
     return {
         "experiment": "two_latents",
@@ -756,36 +756,42 @@ def run(*, scale, seeds, variant="", checkpoint_folder=None, progress=None):
     }
 
 
-def measure(fitted, images, grid, num_points):
+def measure(fitted, size, images, grid, num_points):
     """What became of a generator: evidence, bound, and how far Gaussians stay from its posteriors.
 
     Args:
-      fitted: `vae.Fitted` of one replica.
+      fitted: `vae.Fitted` of any number of replicas.
+      size: its `vae.Size`.
       images: [images, pixels].
       grid: `Grid`.
       num_points: first so many images for which the best Gaussians are found.
 
     Returns:
-      {"evidence", "elbo": float64 [images]; "factorised", "full covariance": the approximation gap
-      of the best q, [points]; "modes": number of them, [images]; "outer_share": [images]}, nats.
+      {"evidence", "elbo": float64 [replicas, images]; "factorised", "full covariance": the
+      approximation gap of the best q, [replicas, points]; "modes": number of them, [replicas,
+      images]; "outer_share": largest over images, [replicas]}, nats.
     """
-    nodes = tabulate(fitted.model, images, grid)
-    finer = refine(fitted.model, images[:num_points], nodes[:num_points])
     observations = np.asarray(images, np.float32)[np.newaxis]
     own = fitted.posterior.parameters(tf.constant(observations))
     bound = static_bounds.evaluate(
         fitted.model, fitted.posterior.family, own, observations, num_samples=100, seed=1
     )
-    gaps = {
-        name: np.array([best_gaussian(n, correlated=flag).kl for n in finer])
-        for name, flag in GAUSSIANS.items()
-    }
+    replicas = range(fitted.model.num_replicas)
+    models = [select_replica(fitted, size, replica).model for replica in replicas]
+    found = [_measure_one(model, images, grid, num_points) for model in models]
+    return {"elbo": bound.elbo} | {name: np.array([v[name] for v in found]) for name in found[0]}
+
+
+def _measure_one(model, images, grid, num_points):
+    nodes = tabulate(model, images, grid)
+    finer = refine(model, images[:num_points], nodes[:num_points])
     return {
-        "evidence": np.array([own.log_evidence for own in nodes]),
-        "elbo": bound.elbo[0],
-        "modes": np.array([len(own.modes) for own in nodes]),
-        "outer_share": np.array([own.outer_share for own in nodes]),
-        **gaps,
+        "evidence": [own.log_evidence for own in nodes],
+        "modes": [len(own.modes) for own in nodes],
+        "outer_share": max(own.outer_share for own in nodes),
+    } | {
+        name: [best_gaussian(own, correlated=correlated).kl for own in finer]
+        for name, correlated in GAUSSIANS.items()
     }
 
 
