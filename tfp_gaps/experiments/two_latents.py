@@ -334,7 +334,7 @@ def mass_levels(density, masses=(0.99, 0.9, 0.5)):
     return values[np.searchsorted(share, np.asarray(masses) - 1e-12)]
 
 
-def zoom(model, image, nodes, *, num=150, depth=16.0, margin=0.1):
+def zoom(model, image, nodes, *, num=100, depth=16.0, margin=0.1):
     """One image's posterior on a finer grid around where it has mass.
 
     Args:
@@ -366,18 +366,27 @@ def choose(nodes):
 
     Returns:
       {"median": the one in the middle, "ninth decile": the one that nine in ten lie below,
-      "one mode": the highest with a single mode, "two modes": the one with several modes whose
-      second basin has the largest share}. A kind of which there is none is left out.
+      "one mode": the highest with a single mode, "two modes": of those whose second basin holds a
+      twentieth or more, the one whose two highest modes lie farthest apart}. A kind of which there
+      is none is left out.
     """
     ranks = np.array([own.non_gaussianity() for own in nodes])
-    second = np.array([np.sort(own.shares())[-2] if len(own.modes) > 1 else 0.0 for own in nodes])
+    apart = np.array([_distance_of_modes(own) for own in nodes])
+    single = np.array([len(own.modes) == 1 for own in nodes])
     order = np.argsort(ranks)
     chosen = {"median": order[len(nodes) // 2], "ninth decile": order[9 * len(nodes) // 10]}
-    if (second == 0).any():
-        chosen["one mode"] = max(np.flatnonzero(second == 0), key=lambda i: ranks[i])
-    if (second > 0).any():
-        chosen["two modes"] = np.argmax(second)
+    if single.any():
+        chosen["one mode"] = max(np.flatnonzero(single), key=lambda i: ranks[i])
+    if apart.max() > 0:
+        chosen["two modes"] = np.argmax(apart)
     return {name: int(index) for name, index in chosen.items()}
+
+
+def _distance_of_modes(nodes, smallest_share=0.05):
+    """Between the two highest modes; zero if there is one, or the second basin holds too little."""
+    if len(nodes.modes) == 1 or np.sort(nodes.shares())[-2] < smallest_share:
+        return 0.0
+    return float(np.linalg.norm(nodes.modes[0] - nodes.modes[1]))
 
 
 # --- the best q -----------------------------------------------------------------------------------
@@ -556,7 +565,7 @@ def _noise_nodes(num=41, half_width=5.0):
     return points.astype(np.float32), weights / weights.sum()
 
 
-def exact_elbo(model, family, parameters, images, images_at_once=4):
+def exact_elbo(model, family, parameters, images, images_at_once=2):
     """L[q](x) of one q per image, by quadrature over the noise that q transforms.
 
     Where q's map is a flow this takes no inverse, and where q has mass does not matter.
@@ -662,36 +671,35 @@ def amortised(fitted, nodes, images):
     return evaluate(fitted.model, fitted.posterior.family, parameters, nodes, images)
 
 
-def best_flows(model, name, factorised, nodes, images, settings, *, seed):
-    """Search a flow for each image from two starts, and keep the better end.
+def best_flows(model, name, starts, nodes, images, settings, *, seed):
+    """Search a flow for each image from several starts, and keep the best end.
 
-    The starts are the best factorised Gaussian, so that what is gained is due to the family alone,
-    and a Gaussian with the moments of the whole posterior, which covers all of its modes.
+    A start is a factorised Gaussian. To those given, one is added that covers all modes: with the
+    mean and the variances of the whole posterior.
 
     Args:
       model: `models.vae.VAE` with one replica.
       name: of a flow, one of `families.NAMES`.
-      factorised: `Best` of the factorised family for these images.
+      starts: list of `Best` of factorised Gaussians for these images.
       nodes: list of `Nodes`, one per image.
       images: [images, pixels].
       settings: `local.Search`.
       seed: int.
 
     Returns:
-      `Best`, and the gap at the two ends, float64 [2, images], nats.
+      `Best`, and the gap at every end, that from the added start last: [starts + 1, images], nats.
     """
     family = families.make(name, 2, **(FLOW | {"context_size": 1}))
+    outputs = [start.parameters.outputs.numpy()[0] for start in starts]
     moments = [own.moments() for own in nodes]
-    outputs = factorised.parameters.outputs.numpy()[0]
-    mean = np.concatenate([outputs[:, :2], [centre for centre, _ in moments]])
-    whole = [0.5 * np.log(np.diag(covariance)) for _, covariance in moments]
-    start = _own_start(family, mean, np.concatenate([outputs[:, 2:], whole]), seed)
-    twice = np.tile(np.asarray(images, np.float32), [2, 1])
-    found = local.optimise(model, family, start, twice[np.newaxis], settings, seed=seed)
-    ends = evaluate(model, family, found.parameters, [*nodes, *nodes], twice, seed=seed)
-    gaps = ends.gap.reshape(2, -1)
-    kept = np.argmin(gaps, 0) * len(nodes) + np.arange(len(nodes))
-    return ends.select(kept), gaps
+    outputs.append([[*mean, *0.5 * np.log(np.diag(covariance))] for mean, covariance in moments])
+    num_starts, rows = len(outputs), np.concatenate(outputs)
+    start = _own_start(family, rows[:, :2], rows[:, 2:], seed)
+    repeated = np.tile(np.asarray(images, np.float32), [num_starts, 1])
+    found = local.optimise(model, family, start, repeated[np.newaxis], settings, seed=seed)
+    ends = evaluate(model, family, found.parameters, [*nodes] * num_starts, repeated, seed=seed)
+    gaps = ends.gap.reshape(num_starts, -1)
+    return ends.select(np.argmin(gaps, 0) * len(nodes) + np.arange(len(nodes))), gaps
 
 
 def search_stages(fitted, nodes, images, settings, *, seed):
