@@ -3,7 +3,7 @@
 BENCHMARKS = ("digits", "traffic", "uav")
 """The sequential benchmarks of Bayer et al. (2021)."""
 
-STATIC = ("vae", "encoders", "blind")
+STATIC = ("vae", "encoders", "blind", "two_latents")
 """Experiments without time: a run of one has no look-ahead."""
 
 NAMES = (*BENCHMARKS, *STATIC)
