@@ -1,7 +1,5 @@
 """Weights against evidences that are known: their mean, their spread, and what breaks them."""
 
-import itertools
-
 import numpy as np
 import pytest
 from scipy import special
@@ -306,9 +304,10 @@ def test_step_sizes_are_tuned_to_the_target():
         log_joint, batch_shape=(2,), latent_size=20, num_leapfrog_steps=1, num_steps=300
     )
     assert found.acceptance.shape == found.step_sizes.shape == (5, 2)
-    # The chains lag a little behind the path, most of all at its start.
+    # The chains lag a little behind the path, most of all at its start: by up to 0.13 over six
+    # seeds, and by 0.02 in the mean of all segments.
     np.testing.assert_allclose(found.acceptance, annealing.TARGET_ACCEPTANCE, atol=0.15)
-    assert found.acceptance.mean() == pytest.approx(annealing.TARGET_ACCEPTANCE, abs=0.07)
+    assert found.acceptance.mean() == pytest.approx(annealing.TARGET_ACCEPTANCE, abs=0.04)
 
 
 def test_step_sizes_serve_both_directions(long_runs):
@@ -350,24 +349,24 @@ def test_a_pilot_never_sees_the_posterior_draws(tuned):
     np.testing.assert_array_equal(found.step_sizes, tuned.step_sizes)
 
 
-def test_the_run_that_counts_shares_no_draw_with_its_pilot():
+def test_the_run_that_counts_shares_no_draw_with_its_pilot(monkeypatch):
     # Step sizes of the pilot, at the seed of the pilot: were its chains those of the run, the mean
     # of the weights would lean to the chains that the step sizes suit.
-    chains = annealing._Chains(
-        one_log_joint(), (), 2, None, tf.float32, 2, 5, annealing.knots("linear", 1), False
+    streams, plain = [], annealing._stream
+
+    def recorded(*arguments):
+        streams.append(tuple(plain(*arguments).numpy()))
+        return plain(*arguments)
+
+    monkeypatch.setattr(annealing, "_stream", recorded)
+    forward()
+    # Two starts, and every segment of every pass.
+    assert len(streams) == 2 + 5 * (annealing._PILOT_PASSES + 1)
+    draws = np.tile(LATENTS[None], [8, 1, 1, 1])
+    annealing.reverse(
+        log_joint_of(WORLDS, X), draws, num_steps=5, num_segments=5, seed=0, step_sizes=FIXED
     )
-    starts = [chains.start(100, 0, purpose).numpy() for purpose in ("a", "b")]
-    assert np.abs(starts[0] - starts[1]).min() > 0
-    streams = {
-        tuple(annealing._stream(seed, purpose, index).numpy())
-        for seed, purpose, index in itertools.product(
-            (0, 1),
-            ["annealing start", "annealing pilot start", "annealing run 1", "annealing run -1"]
-            + [f"annealing pilot {n}" for n in range(annealing._PILOT_PASSES)],
-            range(30),
-        )
-    }
-    assert len(streams) == 2 * (4 + annealing._PILOT_PASSES) * 30
+    assert len(set(streams)) == len(streams) == 2 + 5 * (annealing._PILOT_PASSES + 2)
 
 
 # --- shapes, seeds, programs ----------------------------------------------------------------------
