@@ -1,7 +1,5 @@
 """Weights against evidences that are known: their mean, their spread, and what breaks them."""
 
-import itertools
-
 import numpy as np
 import pytest
 from scipy import special
@@ -47,12 +45,28 @@ def one_log_joint(dtype=tf.float32):
     return lambda z: of_batch(z[:, None, None])[:, 0, 0]
 
 
+FIXED = np.full((5, 4, 3), 0.3)
+"""Step sizes for the options below, where it does not matter how they were found."""
+
+
 def forward(log_joint=None, **options):
     options = {
         "batch_shape": (4, 3), "latent_size": 2, "num_chains": 8, "num_steps": 20,
         "num_leapfrog_steps": 3, "num_segments": 5, "seed": 0,
     } | options  # fmt: skip
     return annealing.forward(log_joint or log_joint_of(WORLDS, X), **options)
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    """A run with a pilot of its own."""
+    return forward()
+
+
+@pytest.fixture(scope="module")
+def fixed():
+    """A run without."""
+    return forward(step_sizes=FIXED)
 
 
 def one_forward(**options):
@@ -92,7 +106,7 @@ def test_forward_weights_are_unbiased(options):
     assert_unbiased(found.log_weights - ONE_TRUTH)
 
 
-@pytest.mark.parametrize("schedule", ["linear", [0.0, 0.02, 0.1, 0.4, 1.0]])
+@pytest.mark.parametrize("schedule", ["sigmoid", [0.0, 0.02, 0.1, 0.4, 1.0]])
 def test_reverse_weights_are_unbiased(schedule):
     draws = ONE.sample_posterior(ONE_X, 20_000, seed=1)[:, 0]
     found = annealing.reverse(
@@ -202,21 +216,20 @@ def test_bounds_sandwich_the_evidence(long_runs):
     assert (high - low).mean() < 0.7
 
 
-def test_more_temperatures_tighten_the_sandwich():
-    draws = np.stack([w.sample_posterior(x, 64, 5) for w, x in zip(WORLDS, X, strict=True)], 1)
+def test_more_temperatures_tighten_the_sandwich(long_runs):
+    few = {"num_steps": 10, "num_segments": 10, "step_sizes": long_runs[0].step_sizes}
+    draws = [w.sample_posterior(x, 64, seed=5) for w, x in zip(WORLDS, X, strict=True)]
+    lower = forward(num_chains=64, **few)
+    upper = annealing.reverse(
+        log_joint_of(WORLDS, X), np.stack(draws, 1), seed=1, num_leapfrog_steps=3, **few
+    )
     gaps = []
-    for num_steps in (5, 50):
-        lower = forward(num_chains=64, num_steps=num_steps)
-        upper = annealing.reverse(
-            log_joint_of(WORLDS, X), draws, num_steps=num_steps, num_segments=5, seed=1,
-            num_leapfrog_steps=3, step_sizes=lower.step_sizes,
-        )  # fmt: skip
+    for below, above in (long_runs, (lower, upper)):
         # The mean of ln w itself, a bound for K = 1: its slack does not hide behind the maximum.
-        below = (TRUTH - lower.log_weights.mean(0)).mean()
-        above = (-upper.log_weights.mean(0) - TRUTH).mean()
-        assert below > 0 and above > 0
-        gaps.append(below + above)
-    assert gaps[1] < gaps[0] / 3
+        slack = [(f.sign * TRUTH - f.log_weights.mean(0)).mean() for f in (below, above)]
+        assert min(slack) > 0
+        gaps.append(sum(slack))
+    assert gaps[0] < gaps[1] / 3
 
 
 def test_one_posterior_draw_for_all_chains_still_bounds_from_above():
@@ -234,17 +247,20 @@ def test_one_posterior_draw_for_all_chains_still_bounds_from_above():
     assert ratios.mean() == pytest.approx(1, abs=4 * ratios.std() / np.sqrt(400))
 
 
-def test_linear_gaussian_auto_encoder_is_sandwiched():
+def test_linear_gaussian_auto_encoder_is_sandwiched(tuned):
     model = VAE.from_factor_analysis(WORLDS[0])
     x = tf.constant(X[:1], tf.float32)
     draws = WORLDS[0].sample_posterior(X[0], 64, seed=2)[:, None]
-    options = {"num_steps": 200, "num_segments": 10, "num_leapfrog_steps": 3}
+    options = {
+        "num_steps": 200, "num_segments": 5, "num_leapfrog_steps": 3,
+        "step_sizes": tuned.step_sizes[:, :1],
+    }  # fmt: skip
 
     def log_joint(z):
         return model.log_joint(z, x)
 
     lower = forward(log_joint, batch_shape=(1, 3), num_chains=64, **options)
-    upper = annealing.reverse(log_joint, draws, seed=0, step_sizes=lower.step_sizes, **options)
+    upper = annealing.reverse(log_joint, draws, seed=0, **options)
     for found in (lower, upper):
         assert (np.abs(found.log_evidence()[0] - TRUTH[0]) < 3 * found.jackknife_error()).all()
 
@@ -261,11 +277,12 @@ def test_two_sensors_are_sandwiched():
         fit = (seen - z) ** 2 + (unseen - z) ** 2 / 0.25 + 2 * np.log(0.5)
         return -0.5 * (z**2 + fit + 3 * LOG_2PI)
 
-    options = {"num_steps": 100, "num_segments": 5, "num_leapfrog_steps": 3, "dtype": tf.float64}
+    options = {
+        "num_steps": 100, "num_segments": 5, "num_leapfrog_steps": 3, "dtype": tf.float64,
+        "step_sizes": np.full((5, 3), 0.4),
+    }  # fmt: skip
     lower = forward(log_joint, batch_shape=(3,), latent_size=1, num_chains=64, **options)
-    upper = annealing.reverse(
-        log_joint, draws[..., None], seed=0, step_sizes=lower.step_sizes, **options
-    )
+    upper = annealing.reverse(log_joint, draws[..., None], seed=0, **options)
     for found in (lower, upper):
         assert (np.abs(found.log_evidence() - truth) < 3 * found.jackknife_error()).all()
         assert found.jackknife_error().max() < 0.15
@@ -287,9 +304,10 @@ def test_step_sizes_are_tuned_to_the_target():
         log_joint, batch_shape=(2,), latent_size=20, num_leapfrog_steps=1, num_steps=300
     )
     assert found.acceptance.shape == found.step_sizes.shape == (5, 2)
-    # The chains lag a little behind the path, most of all at its start.
+    # The chains lag a little behind the path, most of all at its start: by up to 0.13 over six
+    # seeds, and by 0.02 in the mean of all segments.
     np.testing.assert_allclose(found.acceptance, annealing.TARGET_ACCEPTANCE, atol=0.15)
-    assert found.acceptance.mean() == pytest.approx(annealing.TARGET_ACCEPTANCE, abs=0.07)
+    assert found.acceptance.mean() == pytest.approx(annealing.TARGET_ACCEPTANCE, abs=0.04)
 
 
 def test_step_sizes_serve_both_directions(long_runs):
@@ -313,46 +331,42 @@ def test_a_narrower_posterior_gets_smaller_steps():
     assert last[1] < 0.5 * first[1]
 
 
-def test_step_sizes_are_frozen_and_can_be_given():
-    found = forward()
-    again = forward(step_sizes=found.step_sizes)
+def test_step_sizes_are_frozen_and_can_be_given(tuned, fixed):
+    again = forward(step_sizes=tuned.step_sizes)
     # The run that counts draws the same, tuned or given: it does not depend on the pilot's chains.
-    np.testing.assert_array_equal(again.log_weights, found.log_weights)
-    np.testing.assert_array_equal(again.step_sizes, found.step_sizes)
-    other = forward(step_sizes=0.5 * found.step_sizes)
-    assert np.abs(other.log_weights - found.log_weights).min() > 0
+    np.testing.assert_array_equal(again.log_weights, tuned.log_weights)
+    np.testing.assert_array_equal(again.step_sizes, tuned.step_sizes)
+    # With others it does not.
+    assert np.abs(fixed.log_weights - tuned.log_weights).min() > 0
 
 
-def test_a_pilot_never_sees_the_posterior_draws():
-    options = {"num_steps": 20, "num_segments": 5, "num_leapfrog_steps": 3, "seed": 0}
-    found = [
-        annealing.reverse(
-            log_joint_of(WORLDS, X), np.tile((LATENTS + shift)[None], [8, 1, 1, 1]), **options
-        )
-        for shift in (0.0, 0.7)
-    ]
-    np.testing.assert_array_equal(found[0].step_sizes, found[1].step_sizes)
-    np.testing.assert_array_equal(found[0].step_sizes, forward().step_sizes)
+def test_a_pilot_never_sees_the_posterior_draws(tuned):
+    found = annealing.reverse(
+        log_joint_of(WORLDS, X), np.tile(LATENTS[None], [8, 1, 1, 1]), num_steps=20,
+        num_segments=5, num_leapfrog_steps=3, seed=0,
+    )  # fmt: skip
+    # The step sizes of a run that has none.
+    np.testing.assert_array_equal(found.step_sizes, tuned.step_sizes)
 
 
-def test_the_run_that_counts_shares_no_draw_with_its_pilot():
+def test_the_run_that_counts_shares_no_draw_with_its_pilot(monkeypatch):
     # Step sizes of the pilot, at the seed of the pilot: were its chains those of the run, the mean
     # of the weights would lean to the chains that the step sizes suit.
-    chains = annealing._Chains(
-        one_log_joint(), (), 2, None, tf.float32, 2, 5, annealing.knots("linear", 1), False
+    streams, plain = [], annealing._stream
+
+    def recorded(*arguments):
+        streams.append(tuple(plain(*arguments).numpy()))
+        return plain(*arguments)
+
+    monkeypatch.setattr(annealing, "_stream", recorded)
+    forward()
+    # Two starts, and every segment of every pass.
+    assert len(streams) == 2 + 5 * (annealing._PILOT_PASSES + 1)
+    draws = np.tile(LATENTS[None], [8, 1, 1, 1])
+    annealing.reverse(
+        log_joint_of(WORLDS, X), draws, num_steps=5, num_segments=5, seed=0, step_sizes=FIXED
     )
-    starts = [chains.start(100, 0, purpose).numpy() for purpose in ("a", "b")]
-    assert np.abs(starts[0] - starts[1]).min() > 0
-    streams = {
-        tuple(annealing._stream(seed, purpose, index).numpy())
-        for seed, purpose, index in itertools.product(
-            (0, 1),
-            ["annealing start", "annealing pilot start", "annealing run 1", "annealing run -1"]
-            + [f"annealing pilot {n}" for n in range(annealing._PILOT_PASSES)],
-            range(30),
-        )
-    }
-    assert len(streams) == 2 * (4 + annealing._PILOT_PASSES) * 30
+    assert len(set(streams)) == len(streams) == 2 + 5 * (annealing._PILOT_PASSES + 2)
 
 
 # --- shapes, seeds, programs ----------------------------------------------------------------------
@@ -363,7 +377,8 @@ def test_batches_of_any_rank(batch_shape):
     def log_joint(z):
         return -0.5 * tf.reduce_sum(z**2 + (1.0 - z) ** 2 + 2 * LOG_2PI, -1)
 
-    found = forward(log_joint, batch_shape=batch_shape, num_chains=32)
+    sizes = np.full((5, *batch_shape), 0.3)
+    found = forward(log_joint, batch_shape=batch_shape, num_chains=32, step_sizes=sizes)
     assert found.log_weights.shape == (32, *batch_shape)
     assert found.log_weights.dtype == np.float64
     for values in (found.log_evidence(), found.standard_error(), found.effective_size()):
@@ -373,24 +388,27 @@ def test_batches_of_any_rank(batch_shape):
     truth = 2 * (-0.5 * np.log(4 * np.pi) - 0.25)
     assert (np.abs(found.log_evidence() - truth) < 4 * found.jackknife_error()).all()
     draws = np.zeros((6, *batch_shape, 2))
-    back = annealing.reverse(log_joint, draws, num_steps=5, num_segments=5, seed=0)
+    back = annealing.reverse(
+        log_joint, draws, num_steps=5, num_segments=5, seed=0, step_sizes=sizes
+    )
     assert back.log_weights.shape == (6, *batch_shape)
 
 
-def test_data_do_not_touch_each_other():
+def test_data_do_not_touch_each_other(fixed):
     changed = X.copy()
     changed[1, 2] += 1.0
-    found, other = (forward(log_joint_of(WORLDS, x)).log_weights for x in (X, changed))
+    found = fixed.log_weights
+    other = forward(log_joint_of(WORLDS, changed), step_sizes=FIXED).log_weights
     same = np.ones((4, 3), bool)
     same[1, 2] = False
     np.testing.assert_array_equal(found[:, same], other[:, same])
     assert np.abs(found[:, 1, 2] - other[:, 1, 2]).min() > 1e-3
 
 
-def test_seeds_repeat_and_differ():
-    first, again, other = (forward(seed=seed).log_weights for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert np.abs(first - other).min() > 0
+def test_seeds_repeat_and_differ(fixed):
+    again, other = (forward(seed=n, step_sizes=FIXED).log_weights for n in (0, 1))
+    np.testing.assert_array_equal(fixed.log_weights, again)
+    assert np.abs(fixed.log_weights - other).min() > 0
 
 
 def test_the_program_is_traced_once_for_all_segments():
@@ -434,10 +452,9 @@ def test_both_ends_of_a_segment_come_from_one_evaluation():
     assert away.numpy() != second(z).numpy() and len(calls) == 5
 
 
-def test_steps_are_rounded_up_to_whole_segments():
-    sizes = np.full((5, 4, 3), 0.3)
-    exact, rounded = (forward(num_steps=n, step_sizes=sizes).log_weights for n in (10, 6))
-    np.testing.assert_array_equal(exact, rounded)
+def test_steps_are_rounded_up_to_whole_segments(fixed):
+    rounded = forward(num_steps=16, step_sizes=FIXED)
+    np.testing.assert_array_equal(rounded.log_weights, fixed.log_weights)  # of 20
 
 
 # --- schedules ------------------------------------------------------------------------------------
@@ -536,7 +553,7 @@ def test_failed_chains_are_counted_and_never_left_out(bad):
 
 
 def test_a_single_chain_has_no_error():
-    found = forward(num_chains=1)
+    found = forward(num_chains=1, step_sizes=FIXED)
     assert np.isfinite(found.log_evidence()).all() and (found.effective_size() == 1).all()
     assert np.isnan(found.standard_error()).all() and np.isnan(found.jackknife_error()).all()
 
@@ -544,10 +561,9 @@ def test_a_single_chain_has_no_error():
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step_size", [1e20])
-def test_moves_that_diverge_are_rejected_and_seen_in_the_acceptance(step_size):
-    sizes = np.full((5, 4, 3), 0.3)
-    sizes[2, 1, 0] = step_size
+def test_moves_that_diverge_are_rejected_and_seen_in_the_acceptance():
+    sizes = FIXED.copy()
+    sizes[2, 1, 0] = 1e20
     found = forward(step_sizes=sizes, num_chains=400)
     assert np.isfinite(found.log_weights).all() and not found.num_failed().any()
     assert found.acceptance[2, 1, 0] == 0
@@ -580,7 +596,7 @@ def test_a_density_that_is_no_number_beyond_a_wall_is_never_entered():
     assert error < 0.1
 
 
-def test_a_datum_without_numbers_is_reported_and_leaves_the_others_alone():
+def test_a_datum_without_numbers_is_reported_and_leaves_the_others_alone(fixed):
     # The start is fine, and the program gives NaN for one chain of one datum.
     plain = log_joint_of(WORLDS, X)
     broken = np.zeros((8, 4, 3), np.float32)
@@ -589,14 +605,13 @@ def test_a_datum_without_numbers_is_reported_and_leaves_the_others_alone():
     def log_joint(z):
         return plain(z) if tf.executing_eagerly() else plain(z) + broken
 
-    sizes = np.full((5, 4, 3), 0.3)
-    found, expected = (forward(f, step_sizes=sizes) for f in (log_joint, plain))
+    found = forward(log_joint, step_sizes=FIXED)
     assert found.num_failed().sum() == found.num_failed()[2, 1] == 1
     assert np.isnan(found.log_evidence()[2, 1]) and np.isnan(found.log_evidence()).sum() == 1
     others = np.ones((4, 3), bool)
     others[2, 1] = False
     np.testing.assert_allclose(
-        found.log_evidence()[others], expected.log_evidence()[others], atol=1e-4
+        found.log_evidence()[others], fixed.log_evidence()[others], atol=1e-4
     )
 
 
