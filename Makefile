@@ -84,7 +84,7 @@ lock: ## Resolve the dependencies anew and write the lock files
 	        --no-emit-index-url --custom-compile-command "make lock" --upgrade "$$@"
 	}
 	compile pyproject.toml --extra book --extra test --output-file requirements.lock
-	compile pyproject.toml --extra sweep --extra flights --constraint requirements.lock \
+	compile pyproject.toml --extra sweep --extra flights --extra gym --constraint requirements.lock \
 	    --output-file requirements-tools.lock
 	echo uv | compile - --no-annotate --output-file requirements-uv.lock
 
