@@ -429,6 +429,25 @@ def test_full_conditions_are_calibrated_and_the_autoregression_is_not():
     np.testing.assert_allclose(sure.error_cov, 0.3, atol=1e-9)
 
 
+def test_no_doubt_is_a_claimed_variance_of_zero_and_not_below():
+    # R = 0 and noise of rank one: x and the past determine the state. Learning ends in such models.
+    system, rng = position_velocity(0.1), np.random.default_rng(0)
+    for _ in range(20):
+        noise = rng.standard_normal((2, 1))
+        model = dataclasses.replace(
+            system,
+            transition_cov=noise @ noise.T,
+            emission_cov=0.0,
+            initial_cov=noise @ noise.T,
+        )
+        found = lqg_belief.belief(system, model, 8, 0, exploration_cov=1.0)
+        # Rounding alone made some of these negative, and their square root not a number.
+        assert np.all(np.diagonal(found.claimed_cov, axis1=1, axis2=2) >= 0.0)
+        np.testing.assert_allclose(found.claimed_cov[:, 0, 0], 0.0, atol=1e-12)
+        np.testing.assert_allclose(found.error_cov[:, 0, 0], 0.1, atol=1e-9)
+        np.testing.assert_allclose(found.coverage(0.9)[:, 0], 0.0, atol=1e-6)
+
+
 # Bad input --------------------------------------------------------------------------------------
 
 

@@ -64,6 +64,8 @@ def belief(system, model, num_timesteps, lookahead, *, exploration_cov):
         mean = messages.weight[t] @ mean + pushed - prior_cov @ precision @ pushed
         mean = mean + prior_cov @ _projected(future[t], given)
         claimed = recursions.congruence(messages.weight[t], claimed) + messages.covariance[t]
+        # A variance that is zero may come out as minus its rounding, which has no root.
+        claimed = recursions.congruence(lqg.root(claimed), np.eye(len(claimed)))
         errors.append((mean - states[t]) @ (mean - states[t]).T)
         claims.append(claimed)
     filtered = recursions.forward(data, num_timesteps)[1].covariance
