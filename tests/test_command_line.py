@@ -116,6 +116,6 @@ def test_list_and_verify_speak_json(capsys):
     shown = capsys.readouterr().out
     for name in experiments.NAMES:
         (line,) = (line for line in shown.splitlines() if line.startswith(f"{name}: --scale"))
-        assert ("--lookahead" in line) == (name in experiments.BENCHMARKS)
+        assert ("--lookahead" in line) == (name not in experiments.STATIC)
     assert run("verify", "--json") == 0
     assert all(json.loads(line)["ok"] for line in capsys.readouterr().out.splitlines())

@@ -33,7 +33,7 @@ def toy(monkeypatch):
 
 def test_different_runs_never_share_a_file():
     options = (
-        experiments.BENCHMARKS,
+        (*experiments.BENCHMARKS, *experiments.CONTROL),
         ("smoke", "book", "paper"),
         (0, 1, 10, None),
         ((0,), (1,), (0, 1), (1, 0), (10,)),

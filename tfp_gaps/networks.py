@@ -179,19 +179,29 @@ class _Gates(NamedTuple):
     projected: tf.Tensor
 
 
+def gru_step(inputs, state, kernel, bias):
+    """One step of `gru_scan`, for inputs [rows, batch, 3 * width] and a state [rows, batch,
+    width]."""
+    return _gru_cell(inputs, state, kernel, bias)[0]
+
+
+def _gru_cell(x, previous, kernel, bias):
+    width = previous.shape[-1]
+    hidden = tf.matmul(previous, kernel) + bias
+    gates = tf.sigmoid(x[..., : 2 * width] + hidden[..., : 2 * width])
+    reset, update = gates[..., :width], gates[..., width:]
+    projected = hidden[..., 2 * width :]
+    candidate = tf.tanh(x[..., 2 * width :] + reset * projected)
+    state = update * previous + (1.0 - update) * candidate
+    return state, _Gates(previous, reset, update, candidate, projected)
+
+
 def _gru_forward(inputs, kernel, bias, keep):
     num_rows, batch, width = inputs.shape[1], tf.shape(inputs)[2], inputs.shape[3] // 3
 
     def step(carry, time_slice):
         x, keep_now = time_slice
-        previous = keep_now * carry[0]
-        hidden = tf.matmul(previous, kernel) + bias
-        gates = tf.sigmoid(x[..., : 2 * width] + hidden[..., : 2 * width])
-        reset, update = gates[..., :width], gates[..., width:]
-        projected = hidden[..., 2 * width :]
-        candidate = tf.tanh(x[..., 2 * width :] + reset * projected)
-        state = update * previous + (1.0 - update) * candidate
-        return state, _Gates(previous, reset, update, candidate, projected)
+        return _gru_cell(x, keep_now * carry[0], kernel, bias)
 
     blank = tf.zeros([num_rows, batch, width], inputs.dtype)
     return tf.scan(step, (inputs, keep), initializer=(blank, _Gates(*[blank] * 5)))

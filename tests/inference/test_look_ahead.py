@@ -5,7 +5,7 @@ import pytest
 
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.inference.look_ahead import LookAheadNetwork, block_resets
-from tfp_gaps.models.state_space import StateSpace
+from tfp_gaps.models.state_space import DiagonalNormal, StateSpace
 from tfp_gaps.networks import replica_normal, replica_seeds
 
 tfd = tfp.distributions
@@ -161,3 +161,40 @@ def test_a_masked_network_tells_missing_from_zero_and_ignores_what_is_missing():
     plain = LookAheadNetwork(**sizes, seeds=replica_seeds([0], "network"))
     with pytest.raises(ValueError, match="built without masked=True"):
         plain.context(tf.constant(x), lookahead=1, mask=mask)
+
+
+# Run as a filter, and relative to the prior --------------------------------------------------------
+
+
+def test_steps_give_the_context_without_look_ahead():
+    _, network = build((0, 1), control_size=2)
+    x = observations((0, 1))
+    controls = tf.transpose(replica_normal([TIME, BATCH, 2], replica_seeds((0, 1), "u")), [1, 0, 2, 3])
+    expected = network.context(x, lookahead=0, controls=controls)
+    state = network.begin(BATCH)
+    for t in range(TIME):
+        context, state = network.step(state, x[t], controls[t])
+        np.testing.assert_allclose(context, expected[t], rtol=1e-5, atol=1e-6)
+
+
+def test_a_relative_posterior_scales_with_the_prior():
+    keys = replica_seeds((0,), "network")
+    network = LookAheadNetwork(
+        observation_size=CHANNELS, latent_size=LATENT, hidden_size=8, seeds=keys, relative=True
+    )
+    context = network.context(observations(), lookahead=0)[0]
+    latent, mean = tf.ones([1, BATCH, LATENT]), tf.fill([1, BATCH, LATENT], 0.3)
+    scale = np.array([1.0, 0.01], np.float32)
+    posteriors = [
+        network.posterior(DiagonalNormal(mean, tf.fill(mean.shape, s)), latent, context)
+        for s in scale
+    ]
+    for posterior, s in zip(posteriors, scale, strict=True):
+        np.testing.assert_allclose(
+            (posterior.mean - mean) / s, posteriors[0].mean - mean, rtol=1e-3, atol=1e-5
+        )
+        np.testing.assert_allclose(posterior.scale / s, posteriors[0].scale, rtol=1e-5)
+    # Before training q is close to the prior.
+    np.testing.assert_allclose(posteriors[0].scale, 1.0, atol=0.2)
+    moved = network.posterior(DiagonalNormal(mean + 1.0, tf.ones(mean.shape)), latent, context)
+    assert np.abs(moved.mean - mean - 1.0 - (posteriors[0].mean - mean)).max() > 1e-4

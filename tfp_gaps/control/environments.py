@@ -74,6 +74,22 @@ class _Environment:
         constant = math.log(self.observation_noise) + 0.5 * math.log(2 * math.pi)
         return -tf.reduce_sum(0.5 * standardised**2 + constant, -1)
 
+    def visible(self, shown):
+        """The part of the state that the sensor shows, from what it shows without noise."""
+        return shown
+
+    def deviation(self, cloud, points):
+        """How far points lie from the mean of a cloud, in what the sensor shows of both.
+
+        Args:
+          cloud: [..., particles, observation].
+          points: [..., number, observation].
+
+        Returns:
+          deviation: [..., number, coordinates].
+        """
+        return points - cloud.mean(-2, keepdims=True)
+
 
 @dataclasses.dataclass(frozen=True)
 class Hike(_Environment):
@@ -129,8 +145,12 @@ class Hike(_Environment):
 
     def reward(self, state, action, next_state):
         """Of the place reached, less the effort."""
-        del state
-        return terrain(next_state) - self.action_cost * _norm(self.limit(action))
+        return self.shown_reward(state, action, next_state)
+
+    def shown_reward(self, shown, action, next_shown):
+        """The reward from what the sensor shows, without its noise, before and after."""
+        del shown
+        return terrain(next_shown) - self.action_cost * _norm(self.limit(action))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,8 +211,12 @@ class MomentumHike(_Environment):
 
     def reward(self, state, action, next_state):
         """Of the place reached, less the effort."""
-        del state
-        return terrain(next_state[..., :2]) - self.action_cost * _norm(self.limit(action))
+        return self.shown_reward(state[..., :2], action, next_state[..., :2])
+
+    def shown_reward(self, shown, action, next_shown):
+        """The reward from what the sensor shows, without its noise, before and after."""
+        del shown
+        return terrain(next_shown) - self.action_cost * _norm(self.limit(action))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,8 +301,31 @@ class Pendulum(_Environment):
         """Of the state in which the decision is taken."""
         del next_state
         angle = wrap(state[..., 0])
+        return self._reward(angle, state[..., 1], action)
+
+    def shown_reward(self, shown, action, next_shown):
+        """The reward from what the sensor shows, without its noise, before and after.
+
+        The velocity is then the mean one of the decision, so that the reward agrees with `reward`
+        up to what the velocity changes in that time.
+        """
+        before, after = (tf.atan2(x[..., 1], x[..., 0]) for x in (shown, next_shown))
+        velocity = wrap(after - before) / self.decision_seconds
+        return self._reward(before, velocity, action)
+
+    def visible(self, shown):
+        """The angle, [..., 1]."""
+        return tf.atan2(shown[..., 1:], shown[..., :1])
+
+    def deviation(self, cloud, points):
+        """The shorter way around from the circular mean of the angles, [..., number, 1]."""
+        centre = np.arctan2(*np.moveaxis(cloud[..., ::-1].mean(-2, keepdims=True), -1, 0))
+        angle = np.arctan2(points[..., 1], points[..., 0]) - centre
+        return wrap(tf.constant(angle)).numpy()[..., np.newaxis]
+
+    def _reward(self, angle, velocity, action):
         effort = tf.reduce_sum(self.limit(action) ** 2, -1)
-        return -(angle**2 + 0.1 * state[..., 1] ** 2 + 0.001 * effort)
+        return -(angle**2 + 0.1 * velocity**2 + 0.001 * effort)
 
 
 def terrain(position):

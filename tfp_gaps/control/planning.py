@@ -137,16 +137,20 @@ def expected_return(simulator, particles, candidates, moves):
     """
     count, batch, horizon, size = candidates.shape
     state = tf.broadcast_to(particles, [count, *particles.shape])
-    total = tf.zeros([count, batch])
-    for h in range(horizon):
+
+    def advance(h, state, total):
         action = tf.broadcast_to(
             candidates[:, :, h, tf.newaxis], [count, batch, particles.shape[1], size]
         )
         noise = tf.broadcast_to(moves[h], [count, *moves.shape[1:]])
         after = simulator.advance(state, action, noise)
         total += tf.reduce_mean(simulator.reward(state, action, after), -1)
-        state = after
-    return total
+        return h + 1, after, total
+
+    # A loop of the graph: written out, the compiler merges the steps of a learned model into
+    # expressions that grow exponentially.
+    start = (tf.constant(0), state, tf.zeros([count, batch]))
+    return tf.while_loop(lambda h, *_: h < horizon, advance, start)[2]
 
 
 def _check(planner, simulator, particles, plan):

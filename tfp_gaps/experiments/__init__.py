@@ -6,5 +6,8 @@ BENCHMARKS = ("digits", "traffic", "uav")
 STATIC = ("vae", "encoders", "blind", "two_latents")
 """Experiments without time: a run of one has no look-ahead."""
 
-NAMES = (*BENCHMARKS, *STATIC)
+CONTROL = ("world_models",)
+"""Experiments in which an agent acts on what it has learned."""
+
+NAMES = (*BENCHMARKS, *STATIC, *CONTROL)
 """All experiments that `tfp-gaps run` knows."""

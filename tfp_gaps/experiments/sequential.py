@@ -89,27 +89,48 @@ def _fit(model, splits, design, lookahead, seeds, learn_model, options):
         masked=any(part.mask is not None for part in parts),
         seeds=replica_seeds(seeds, "initial network"),
     )
+    fingerprint = f"{design} {splits.source} lookahead={lookahead} learn_model={learn_model}"
+    return fit(
+        model,
+        network,
+        splits,
+        design.joint if learn_model else design.refit,
+        lookahead=lookahead,
+        seeds=seeds,
+        learn_model=learn_model,
+        fingerprint=fingerprint,
+        **options,
+    )
+
+
+def fit(model, network, splits, settings, *, lookahead, seeds, learn_model, **options):
+    """Train a network, and its model if `learn_model`, on the ELBO; returns `Fitted`.
+
+    Args:
+      model, network: with one replica per seed.
+      settings: `training.Settings`.
+      splits, lookahead, seeds: as in `fit_jointly`.
+      **options: checkpoint, fingerprint, progress, strategy: as in `training.fit`.
+    """
     variables = list(network.trainable_variables)
     if learn_model:
         variables += model.trainable_variables
-    settings = design.joint if learn_model else design.refit
     validate = None
     if settings.validate_every:
         validate = validation_loss(model, network, lookahead, splits.validation)
     history = training.fit(
         negative_elbo(model, network, lookahead),
         variables,
-        _data_points(splits.train),
+        data_points(splits.train),
         settings,
         seeds=seeds,
         validate=validate,
-        fingerprint=f"{design} {splits.source} lookahead={lookahead} learn_model={learn_model}",
         **options,
     )
     return Fitted(model, network, lookahead, history)
 
 
-def _data_points(sequences):
+def data_points(sequences):
     """The fields of sequences as {name: array [sequences, time, channels]}."""
     fields = {
         "observations": sequences.observations,
@@ -128,7 +149,7 @@ def validation_loss(model, network, lookahead, sequences, *, draws=2):
 
     The noise is the same in every call, so that two looks differ by the parameters alone.
     """
-    data = {name: tf.constant(array) for name, array in _data_points(sequences).items()}
+    data = {name: tf.constant(array) for name, array in data_points(sequences).items()}
     loss = negative_elbo(model, network, lookahead)
     seeds = replica_seeds(range(draws), "validation")
 

@@ -17,7 +17,9 @@ The mean of the posterior is a correction of the prior's,
 
     q(z_t | z_{t-1}, C_t) = N(m + d, diag v^2),   N(m, diag s^2) = p(z_t | z_{t-1}, u_{t-1}),
 
-which starts near d = 0: an untrained q follows the prior's dynamics.
+which starts near d = 0: an untrained q follows the prior's dynamics. Where the prior's noise is far
+below the scale of the data, d and v are better taken as multiples of s (`relative`): steps of one
+size then suit all components, and q follows when the prior narrows.
 """
 
 from typing import NamedTuple
@@ -27,7 +29,7 @@ import numpy as np
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.models.state_space import DiagonalNormal, positive
-from tfp_gaps.networks import Dense, gru_scan, split_seeds
+from tfp_gaps.networks import Dense, gru_scan, gru_step, split_seeds
 
 
 class Path(NamedTuple):
@@ -65,6 +67,8 @@ class LookAheadNetwork(tf.Module):
       masked: whether observations can be missing. The network then also reads which are: a zero
         that stands for a missing value is not an observed zero.
       minimum_scale: lower bound on the standard deviations v.
+      relative: whether correction, standard deviation and its bound are in units of the prior's
+        standard deviation; the network then reads the prior's mean beside z_{t-1}.
 
     Raises:
       ValueError: for sizes below one.
@@ -80,6 +84,7 @@ class LookAheadNetwork(tf.Module):
         control_size=0,
         masked=False,
         minimum_scale=0.02,
+        relative=False,
         name="look_ahead_network",
     ):
         super().__init__(name=name)
@@ -89,6 +94,7 @@ class LookAheadNetwork(tf.Module):
         self.control_size = _checks.integer(control_size, "control_size", minimum=0)
         self.masked = bool(masked)
         self.minimum_scale = _checks.positive_float(minimum_scale, "minimum_scale")
+        self.relative = bool(relative)
         self.num_replicas = int(seeds.shape[0])
         keys = split_seeds(seeds, 7)
         inputs = (2 if masked else 1) * self.observation_size + self.control_size
@@ -103,9 +109,15 @@ class LookAheadNetwork(tf.Module):
             tf.stack([layer.bias for layer in recurrent], 1), name="recurrent_bias"
         )
         self._join = Dense(2 * width, width, seeds=keys[4], name="join")
-        self._latent = Dense(self.latent_size, width, seeds=keys[5], use_bias=False, name="latent")
+        states = (2 if self.relative else 1) * self.latent_size
+        self._latent = Dense(states, width, seeds=keys[5], use_bias=False, name="latent")
         # Small at the start: q begins close to the prior.
         self._output = Dense(width, 2 * self.latent_size, seeds=keys[6], scale=0.1, name="output")
+
+    @property
+    def path_variables(self):
+        """Variables that draw paths from contexts, and are of no use to contexts alone."""
+        return (*self._latent.trainable_variables, *self._output.trainable_variables)
 
     def context(self, observations, *, lookahead, controls=None, mask=None):
         """Summarise C_t for every t.
@@ -134,6 +146,33 @@ class LookAheadNetwork(tf.Module):
         )
         ahead = np.minimum(np.arange(num_timesteps) + k, num_timesteps - 1)
         return self._join(tf.concat([tf.gather(forward, ahead), backward], -1))
+
+    def begin(self, batch):
+        """What `step` starts from, [replicas, batch, hidden_size]."""
+        return tf.zeros([self.num_replicas, batch, self.hidden_size])
+
+    def step(self, state, observation, control=None):
+        """Go on by one observation, for a filter that is asked as it goes: `context` with
+        look-ahead 0, row by row.
+
+        Args:
+          state: from `begin`, or from the step before.
+          observation: x_t, [replicas, batch, channels].
+          control: u_{t-1} (zero at t = 1), [replicas, batch, control_size].
+
+        Returns:
+          context: summary of C_t = x_{1:t}, [replicas, batch, hidden_size].
+          state: [replicas, batch, hidden_size].
+        """
+        inputs = self._inputs(observation, control, None)
+        # Without look-ahead the backward direction reads x_t alone, from a blank state.
+        states = gru_step(
+            tf.concat([read(inputs) for read in self._read], 0),
+            tf.concat([state, tf.zeros_like(state)], 0),
+            *self._recurrent(),
+        )
+        forward, backward = tf.split(states, 2)
+        return self._join(tf.concat([forward, backward], -1)), forward
 
     def sample_path(self, model, context, noise, *, controls=None):
         """Draw z_{1:T} from q by running through time.
@@ -177,8 +216,16 @@ class LookAheadNetwork(tf.Module):
           latent: z_{t-1}, [..., replicas, batch, latent], or None for the first step.
           context: summary of C_t, [..., replicas, batch, hidden_size].
         """
-        hidden = context if latent is None else context + self._latent(latent)
+        hidden = context
+        if latent is not None:
+            # A correction in units of a narrow prior must know where that prior is.
+            states = tf.concat([latent, prior.mean], -1) if self.relative else latent
+            hidden += self._latent(states)
         correction, raw = tf.split(self._output(tf.nn.relu(hidden)), 2, axis=-1)
+        if self.relative:
+            # softplus(.5413) = 1: an untrained q is the prior.
+            ratio = positive(raw + 1.5413, self.minimum_scale)
+            return DiagonalNormal(prior.mean + prior.scale * correction, prior.scale * ratio)
         return DiagonalNormal(prior.mean + correction, positive(raw, self.minimum_scale))
 
     def _inputs(self, observations, controls, mask):
@@ -193,14 +240,19 @@ class LookAheadNetwork(tf.Module):
         h]."""
         s, width = self.num_replicas, self.hidden_size
         rows = tf.concat([forward_inputs, tf.reverse(backward_inputs, [0])], 1)
-        kernel = tf.concat(tf.unstack(self._recurrent_kernel, axis=1), 0)
-        bias = tf.concat(tf.unstack(self._recurrent_bias, axis=1), 0)
         reset = np.repeat(
             np.stack([np.ones_like(keep), keep[::-1]], 1)[:, :, np.newaxis, np.newaxis], s, axis=1
         )
-        states = gru_scan(rows, kernel, bias, tf.constant(reset, rows.dtype))
+        states = gru_scan(rows, *self._recurrent(), tf.constant(reset, rows.dtype))
         states = tf.ensure_shape(states, [None, 2 * s, None, width])
         return states[:, :s], tf.reverse(states[:, s:], [0])
+
+    def _recurrent(self):
+        """Kernel and bias of both directions, the rows of the forward one first."""
+        return (
+            tf.concat(tf.unstack(parameter, axis=1), 0)
+            for parameter in (self._recurrent_kernel, self._recurrent_bias)
+        )
 
     def _check(self, observations, controls, mask):
         expected = (self.num_replicas, self.observation_size)
