@@ -4,9 +4,10 @@ A belief is anything with three methods,
 
     start(seen, seed)          after the first observation
     update(memory, action, seen, seed)   after one more action and observation
-    particles(memory, num, seed)         an equally weighted sample, [replicas, episodes, num, state]
+    particles(memory, num, seed)         an equally weighted sample
 
-where `memory` is what it carries along, a structure of tensors, and `seen` a `Seen`. All of it can
+where `memory` is what it carries along, a structure of tensors, and `seen` a `Seen`; samples are
+[replicas, episodes, num, state]. All of it can
 be compiled. Shapes: actions [replicas, episodes, action], observations likewise.
 
 * `ExactState` knows the state: no filter can do better.

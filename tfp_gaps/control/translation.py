@@ -61,7 +61,7 @@ def fit(inputs, outputs):
     inputs, outputs = (np.asarray(a, np.float64) for a in (inputs, outputs))
     if inputs.ndim != 3 or outputs.ndim != 3 or inputs.shape[:2] != outputs.shape[:2]:
         raise ValueError(
-            f"inputs and outputs must have shape [replicas, points, ...] with the same replicas and "
+            f"inputs and outputs must have shape [replicas, points, ...], with equal replicas and "
             f"points, but have the shapes {inputs.shape} and {outputs.shape}."
         )
     shift = inputs.mean(1, keepdims=True)
@@ -85,7 +85,9 @@ def fit(inputs, outputs):
 
 def _features(inputs, library):
     """All monomials up to the third degree, [..., features]."""
-    gather = (lambda i: tf.gather(inputs, i, axis=-1)) if library is tf else (lambda i: inputs[..., i])
+    gather = (
+        (lambda i: tf.gather(inputs, i, axis=-1)) if library is tf else (lambda i: inputs[..., i])
+    )
     columns = [library.ones_like(inputs[..., :1])]
     for degree in range(1, _DEGREE + 1):
         chosen = itertools.combinations_with_replacement(range(inputs.shape[-1]), degree)

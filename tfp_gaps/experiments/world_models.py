@@ -112,7 +112,9 @@ def _name(name, noise, latent=None):
 
 def _tasks():
     tasks = {
-        _name(name, noise): _task(name, noise) for name, levels in NOISES.items() for noise in levels
+        _name(name, noise): _task(name, noise)
+        for name, levels in NOISES.items()
+        for noise in levels
     }
     for name, (noise, sizes) in SPARE.items():
         for latent in sizes:
@@ -136,7 +138,7 @@ def _size(joint_steps, distil_steps, **options):
 
 SIZES = {
     "smoke": _size(60, 60, hidden_size=8, num_train=64, num_test=16, num_episodes=2, num_filter=50),
-    "book": _size(2000, 1000, num_episodes=10),
+    "book": _size(3000, 1500),
     "paper": _size(8000, 3000),
 }
 
@@ -169,7 +171,9 @@ def explore(task, size):
 def splits_of(task, explored):
     """The sequences of explored episodes as `Splits`."""
     parts = (explored[part].sequences for part in PARTS)
-    return Splits(*parts, source=f"simulated: {task.environment}, explored at random, seeds 0, 1, 2")
+    return Splits(
+        *parts, source=f"simulated: {task.environment}, explored at random, seeds 0, 1, 2"
+    )
 
 
 def learn(task, size, explored, *, lookahead, seeds, **options):

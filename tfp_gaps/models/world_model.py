@@ -84,6 +84,26 @@ class WorldModel(tf.Module):
     def _filled(self, size, value):
         return tf.fill([self.num_replicas, 1, size], float(value))
 
+    def set_parameters(self, *, linear, first_scale, transition_scale, observation_noise):
+        """Make it linear and known: all replicas alike, first state around zero.
+
+        Args:
+          linear: rows of states, then of controls, [latent + control, latent]; what is added to
+            the state.
+          first_scale, transition_scale, observation_noise: s_1, s and r, at least the minimum.
+        """
+        self._linear.kernel.assign(tf.repeat(tf.constant(linear)[tf.newaxis], self.num_replicas, 0))
+        self._linear.bias.assign(tf.zeros_like(self._linear.bias))
+        for parameter in (self._network.output.kernel, self._network.output.bias):
+            parameter.assign(tf.zeros_like(parameter))
+        self._first_mean.assign(tf.zeros_like(self._first_mean))
+        for variable, scale in (
+            (self._log_first, first_scale),
+            (self._log_move, transition_scale),
+            (self._log_sensor, observation_noise),
+        ):
+            variable.assign(tf.fill(variable.shape, math.log(scale - self.minimum_scale)))
+
     def initial(self):
         """Return p(z_1) as a DiagonalNormal of shape [replicas, 1, latent]."""
         return DiagonalNormal(self._first_mean, tf.exp(self._log_first) + self.minimum_scale)
