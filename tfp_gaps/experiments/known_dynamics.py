@@ -59,12 +59,11 @@ def known_hike(environment, seeds):
     return model
 
 
-def run(*, scale, lookahead, seeds, variant, checkpoint_folder=None, progress=None):
+def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
     """Act with known dynamics; see the module.
 
     Args:
       scale: "smoke", "book" or "paper".
-      lookahead: None; the plain hike trains under both conditions.
       seeds: list of ints, one per replica.
       variant: one of `VARIANTS`.
       checkpoint_folder, progress: as in `world_models.run`.
@@ -73,7 +72,6 @@ def run(*, scale, lookahead, seeds, variant, checkpoint_folder=None, progress=No
       A JSON-serialisable dict: "returns" {agent: [seeds][episodes]}; "calibration", "prediction"
       and "log_evidence" as in `world_models.run`; "elbo" {network: [seeds]}.
     """
-    del lookahead
     task = world_models.task_of(_checks.one_of(variant, "variant", VARIANTS))
     size, environment = world_models.size_of(scale), task.environment
     wide = BootstrapFilter(environment, 2 * size.num_filter)
