@@ -163,13 +163,15 @@ def test_a_masked_network_tells_missing_from_zero_and_ignores_what_is_missing():
         plain.context(tf.constant(x), lookahead=1, mask=mask)
 
 
-# Run as a filter, and relative to the prior --------------------------------------------------------
+# Run as a filter, and relative to the prior -------------------------------------------------------
 
 
 def test_steps_give_the_context_without_look_ahead():
     _, network = build((0, 1), control_size=2)
     x = observations((0, 1))
-    controls = tf.transpose(replica_normal([TIME, BATCH, 2], replica_seeds((0, 1), "u")), [1, 0, 2, 3])
+    controls = tf.transpose(
+        replica_normal([TIME, BATCH, 2], replica_seeds((0, 1), "u")), [1, 0, 2, 3]
+    )
     expected = network.context(x, lookahead=0, controls=controls)
     state = network.begin(BATCH)
     for t in range(TIME):

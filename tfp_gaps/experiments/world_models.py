@@ -32,6 +32,7 @@ from tfp_gaps.control.beliefs import (
 )
 from tfp_gaps.control.planning import Planner
 from tfp_gaps.data.sequences import Splits
+from tfp_gaps.data.store import digest_of_arrays
 from tfp_gaps.experiments import sequential
 from tfp_gaps.inference.filter_network import FilterNetwork, negative_log_likelihood
 from tfp_gaps.inference.look_ahead import LookAheadNetwork
@@ -169,11 +170,19 @@ def explore(task, size):
 
 
 def splits_of(task, explored):
-    """The sequences of explored episodes as `Splits`."""
-    parts = (explored[part].sequences for part in PARTS)
-    return Splits(
-        *parts, source=f"simulated: {task.environment}, explored at random, seeds 0, 1, 2"
+    """The sequences of explored episodes as `Splits`; their source names the checksum."""
+    parts = {name: explored[name].sequences for name in PARTS}
+    arrays = {
+        f"{name}/{field}": getattr(part, field)
+        for name, part in parts.items()
+        for field in ("observations", "controls")
+    }
+    seeds = ", ".join(map(str, PARTS.values()))
+    source = (
+        f"simulated: {task.environment}, explored at random, seeds {seeds}, arrays SHA-256 "
+        f"{digest_of_arrays(arrays)[:12]}"
     )
+    return Splits(*parts.values(), source=source)
 
 
 def learn(task, size, explored, *, lookahead, seeds, **options):
