@@ -81,7 +81,7 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
         "particle filter": (environment, wide),
     }
     # Exploration starts anywhere, which takes more particles.
-    watching = BootstrapFilter(environment, 10 * size.num_filter, exploring=True)
+    watching = BootstrapFilter(environment, 4 * size.num_filter, exploring=True)
     measured = world_models.measure(
         task, size, {"particle filter": watching}, environment, seeds, particle_filter=watching
     )
