@@ -1,0 +1,142 @@
+"""The filter by maximum likelihood: it lands on the Kalman filter; its densities; bad input."""
+
+import numpy as np
+import pytest
+
+from tfp_gaps import training
+from tfp_gaps._tensorflow import tf
+from tfp_gaps.exact.joint_gaussian import JointGaussian
+from tfp_gaps.exact.linear_gaussian import kalman_filter, sample
+from tfp_gaps.inference.filter_network import FilterNetwork, negative_log_likelihood
+from tfp_gaps.networks import replica_normal, replica_seeds
+
+SIZES = {"observation_size": 2, "latent_size": 2, "hidden_size": 8}
+
+
+def build(seeds=(0, 1), **sizes):
+    return FilterNetwork(**(SIZES | sizes), seeds=replica_seeds(seeds, "filter"))
+
+
+def normal(time, batch, channels, purpose="x"):
+    """[time, replicas, batch, channels]."""
+    draws = replica_normal([time, batch, channels], replica_seeds((0, 1), purpose))
+    return tf.transpose(draws, [1, 0, 2, 3])
+
+
+# Known answers ------------------------------------------------------------------------------------
+
+STEPS = 6
+
+
+def exact_smoother(world):
+    """Draws from p(z_{1:T} | x_{1:T}) of a scalar chain, by conditioning its joint normal."""
+    joint = JointGaussian(world, STEPS)
+    weights, covariance = joint.condition(joint.states, joint.observations)
+    weights, root = (
+        tf.constant(matrix, tf.float32) for matrix in (weights, np.linalg.cholesky(covariance))
+    )
+
+    def draw(observations, seeds):
+        x = tf.transpose(observations[..., 0], [1, 2, 0])
+        noise = replica_normal([tf.shape(x)[1], STEPS], seeds)
+        z = tf.matmul(x, weights, transpose_b=True) + tf.matmul(noise, root, transpose_b=True)
+        return tf.transpose(z, [2, 0, 1])[..., tf.newaxis]
+
+    return draw
+
+
+@pytest.fixture(scope="module")
+def distilled(linear_chain):
+    network = build((0,), observation_size=1, latent_size=1, hidden_size=32, num_components=1)
+    settings = training.Settings(
+        num_steps=4000, batch_size=500, learning_rate=5e-3, steps_per_call=100
+    )
+    _, observations = sample(linear_chain.exact, STEPS, 20_000, seed=0)
+    training.fit(
+        negative_log_likelihood(network, exact_smoother(linear_chain.exact)),
+        list(network.trainable_variables),
+        {"observations": np.moveaxis(observations, 1, 0).astype(np.float32)},
+        settings,
+        seeds=[0],
+    )
+    return network
+
+
+def test_lands_on_the_kalman_filter(linear_chain, distilled):
+    """Mean and variance within 1 %: what the smoother's draws teach is the filter.
+
+    The mean's error as root mean square over new sequences, relative to that of the mean itself.
+    """
+    _, observations = sample(linear_chain.exact, STEPS, 5000, seed=1)
+    exact = kalman_filter(linear_chain.exact, observations)
+    x = tf.constant(observations[:, np.newaxis], tf.float32)
+    mixture = distilled.mixture(distilled.context(x))
+    mean, variance = mixture.mean()[:, 0, :, 0].numpy(), mixture.variance()[:, 0, :, 0].numpy()
+    error = np.sqrt(
+        ((mean - exact.means[..., 0]) ** 2).mean(1) / (exact.means[..., 0] ** 2).mean(1)
+    )
+
+    smoothed = JointGaussian(linear_chain.exact, STEPS)
+    smoother_var = np.diag(smoothed.condition(smoothed.states, smoothed.observations)[1])
+    print(smoother_var / exact.covariances[:, 0, 0])
+    assert error.max() < 0.01
+    np.testing.assert_allclose(variance.mean(1), exact.covariances[:, 0, 0], rtol=0.01)
+
+
+# Densities ----------------------------------------------------------------------------------------
+
+
+def test_draws_are_from_the_mixture():
+    network = build()
+    context = network.context(normal(3, 2, 2))[-1]
+    # Components far apart, so that a wrong choice among them shows.
+    for variable in network.trainable_variables:
+        variable.assign(variable + 0.5 * tf.random.stateless_normal(variable.shape, [1, 2]))
+    mixture = network.mixture(context)
+    drawn = network.sample(context, 100_000, tf.constant([3, 4])).numpy()
+    assert drawn.shape == (100_000, 2, 2, 2)
+    mean = mixture.mean().numpy()
+    error = drawn.std(0) / np.sqrt(len(drawn))
+    assert (np.abs(drawn.mean(0) - mean) < 5 * error).all()
+    np.testing.assert_allclose(drawn.var(0), mixture.variance(), rtol=0.05)
+    # Entropy: the mean of -ln f over own draws and over TFP's.
+    own = -mixture.log_prob(drawn[:5000]).numpy()
+    theirs = -mixture.log_prob(mixture.sample(5000, seed=1)).numpy()
+    joint = np.sqrt((own.var(0) + theirs.var(0)) / 5000)
+    assert (np.abs(own.mean(0) - theirs.mean(0)) < 5 * joint).all()
+
+
+def test_steps_give_the_context():
+    network = build(control_size=1)
+    x, controls = normal(5, 3, 2), normal(5, 3, 1, "u")
+    expected, state = network.context(x, controls), network.begin(3)
+    for t in range(5):
+        context, state = network.step(state, x[t], controls[t])
+        np.testing.assert_allclose(context, expected[t], rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_is_minus_the_log_density_of_what_the_smoother_draws():
+    network = build()
+    x, latents = normal(4, 3, 2), normal(4, 3, 2, "z")
+    loss = negative_log_likelihood(network, lambda observations, seeds: latents)
+    batch = {"observations": tf.transpose(x, [1, 2, 0, 3])}
+    found = loss(batch, replica_seeds((0, 1), "any"), 1.0).numpy()
+    log_prob = network.mixture(network.context(x)).log_prob(latents).numpy()
+    np.testing.assert_allclose(found, -log_prob.sum(0).mean(-1), rtol=1e-5)
+
+
+def test_every_trainable_variable_has_a_gradient():
+    network = build()
+    with tf.GradientTape() as tape:
+        mixture = network.mixture(network.context(normal(4, 3, 2)))
+        total = tf.reduce_sum(mixture.log_prob(normal(4, 3, 2, "z")))
+    for variable, gradient in zip(
+        network.trainable_variables, tape.gradient(total, network.trainable_variables), strict=True
+    ):
+        assert gradient is not None and tf.reduce_any(gradient != 0), variable.name
+
+
+@pytest.mark.parametrize("name", ["latent_size", "num_components", "observation_size"])
+def test_bad_sizes(name):
+    with pytest.raises(ValueError, match=f"{name} must be an integer and >= 1"):
+        build(**{name: 0})
