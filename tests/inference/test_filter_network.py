@@ -1,12 +1,9 @@
-"""The filter by maximum likelihood: it lands on the Kalman filter; its densities; bad input."""
+"""The filter by maximum likelihood: its densities, its draws, bad input."""
 
 import numpy as np
 import pytest
 
-from tfp_gaps import training
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.exact.joint_gaussian import JointGaussian
-from tfp_gaps.exact.linear_gaussian import kalman_filter, sample
 from tfp_gaps.inference.filter_network import FilterNetwork, negative_log_likelihood
 from tfp_gaps.networks import replica_normal, replica_seeds
 
@@ -21,66 +18,6 @@ def normal(time, batch, channels, purpose="x"):
     """[time, replicas, batch, channels]."""
     draws = replica_normal([time, batch, channels], replica_seeds((0, 1), purpose))
     return tf.transpose(draws, [1, 0, 2, 3])
-
-
-# Known answers ------------------------------------------------------------------------------------
-
-STEPS = 6
-
-
-def exact_smoother(world):
-    """Draws from p(z_{1:T} | x_{1:T}) of a scalar chain, by conditioning its joint normal."""
-    joint = JointGaussian(world, STEPS)
-    weights, covariance = joint.condition(joint.states, joint.observations)
-    weights, root = (
-        tf.constant(matrix, tf.float32) for matrix in (weights, np.linalg.cholesky(covariance))
-    )
-
-    def draw(observations, seeds):
-        x = tf.transpose(observations[..., 0], [1, 2, 0])
-        noise = replica_normal([tf.shape(x)[1], STEPS], seeds)
-        z = tf.matmul(x, weights, transpose_b=True) + tf.matmul(noise, root, transpose_b=True)
-        return tf.transpose(z, [2, 0, 1])[..., tf.newaxis]
-
-    return draw
-
-
-@pytest.fixture(scope="module")
-def distilled(linear_chain):
-    network = build((0,), observation_size=1, latent_size=1, hidden_size=32, num_components=1)
-    settings = training.Settings(
-        num_steps=4000, batch_size=500, learning_rate=5e-3, steps_per_call=100
-    )
-    _, observations = sample(linear_chain.exact, STEPS, 20_000, seed=0)
-    training.fit(
-        negative_log_likelihood(network, exact_smoother(linear_chain.exact)),
-        list(network.trainable_variables),
-        {"observations": np.moveaxis(observations, 1, 0).astype(np.float32)},
-        settings,
-        seeds=[0],
-    )
-    return network
-
-
-def test_lands_on_the_kalman_filter(linear_chain, distilled):
-    """Mean and variance within 1 %: what the smoother's draws teach is the filter.
-
-    The mean's error as root mean square over new sequences, relative to that of the mean itself.
-    """
-    _, observations = sample(linear_chain.exact, STEPS, 5000, seed=1)
-    exact = kalman_filter(linear_chain.exact, observations)
-    x = tf.constant(observations[:, np.newaxis], tf.float32)
-    mixture = distilled.mixture(distilled.context(x))
-    mean, variance = mixture.mean()[:, 0, :, 0].numpy(), mixture.variance()[:, 0, :, 0].numpy()
-    error = np.sqrt(
-        ((mean - exact.means[..., 0]) ** 2).mean(1) / (exact.means[..., 0] ** 2).mean(1)
-    )
-
-    smoothed = JointGaussian(linear_chain.exact, STEPS)
-    smoother_var = np.diag(smoothed.condition(smoothed.states, smoothed.observations)[1])
-    print(smoother_var / exact.covariances[:, 0, 0])
-    assert error.max() < 0.01
-    np.testing.assert_allclose(variance.mean(1), exact.covariances[:, 0, 0], rtol=0.01)
 
 
 # Densities ----------------------------------------------------------------------------------------
