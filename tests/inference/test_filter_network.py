@@ -1,7 +1,8 @@
-"""The filter by maximum likelihood: its densities, its draws, bad input."""
+"""The filter by maximum likelihood: its densities, bad input."""
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.inference.filter_network import FilterNetwork, negative_log_likelihood
@@ -23,24 +24,29 @@ def normal(time, batch, channels, purpose="x"):
 # Densities ----------------------------------------------------------------------------------------
 
 
-def test_draws_are_from_the_mixture():
+def test_the_density_is_that_of_a_mixture_of_full_normals():
     network = build()
     context = network.context(normal(3, 2, 2))[-1]
-    # Components far apart, so that a wrong choice among them shows.
+    # Components far apart and of unequal weight, so that a wrong one shows.
     for variable in network.trainable_variables:
         variable.assign(variable + 0.5 * tf.random.stateless_normal(variable.shape, [1, 2]))
-    mixture = network.mixture(context)
-    drawn = network.sample(context, 100_000, tf.constant([3, 4])).numpy()
-    assert drawn.shape == (100_000, 2, 2, 2)
-    mean = mixture.mean().numpy()
-    error = drawn.std(0) / np.sqrt(len(drawn))
-    assert (np.abs(drawn.mean(0) - mean) < 5 * error).all()
-    np.testing.assert_allclose(drawn.var(0), mixture.variance(), rtol=0.05)
-    # Entropy: the mean of -ln f over own draws and over TFP's.
-    own = -mixture.log_prob(drawn[:5000]).numpy()
-    theirs = -mixture.log_prob(mixture.sample(5000, seed=1)).numpy()
-    joint = np.sqrt((own.var(0) + theirs.var(0)) / 5000)
-    assert (np.abs(own.mean(0) - theirs.mean(0)) < 5 * joint).all()
+    mixture, points = network.mixture(context), normal(1, 2, 2, "z")[0]
+    assert mixture.batch_shape == (2, 2) and mixture.event_shape == (2,)
+    parts = mixture.components_distribution
+    weights = mixture.mixture_distribution.probs_parameter().numpy()
+    means, covariances = parts.mean().numpy(), parts.covariance().numpy()
+    found = mixture.log_prob(points).numpy()
+    for r, b in np.ndindex(2, 2):
+        terms = [
+            w * stats.multivariate_normal(m, c).pdf(points[r, b])
+            for w, m, c in zip(weights[r, b], means[r, b], covariances[r, b], strict=True)
+        ]
+        assert len(terms) == 5
+        np.testing.assert_allclose(found[r, b], np.log(sum(terms)), rtol=1e-3, atol=1e-3)
+    # Correlated, and no scale below its bound.
+    assert np.abs(covariances[..., 0, 1]).max() > 1e-3
+    narrow = build(minimum_scale=3.0).mixture(context).components_distribution
+    assert (np.linalg.eigvalsh(narrow.covariance()).prod(-1) >= 3.0**4 * 0.999).all()
 
 
 def test_steps_give_the_context():

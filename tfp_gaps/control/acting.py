@@ -23,8 +23,7 @@ class Acted(NamedTuple):
     states: float32 [time, replicas, episodes, state]; the first before any action.
     observations: float32 [time, replicas, episodes, observation].
     actions: float32 [time - 1, replicas, episodes, action].
-    clouds: float32 [time, replicas, episodes, particles, state], what the agent planned from; the
-      last row is missing.
+    clouds: float32 [time - 1, replicas, episodes, particles, state], what the agent planned from.
     """
 
     returns: np.ndarray
@@ -56,9 +55,8 @@ class LearnedSimulator:
 
     def reward(self, state, action, next_state):
         """Of the move, as it shows."""
-        shown = (self.model.shown(z) for z in (state, next_state))
-        before, after = shown
-        return self.environment.shown_reward(before, action, after)
+        shown = self.model.shown
+        return self.environment.shown_reward(shown(state), action, shown(next_state))
 
     def _by_replica(self, tensor):
         """[..., replicas * episodes, particles, n] to [..., replicas, episodes * particles, n]."""
@@ -77,7 +75,6 @@ def act(
     num_episodes,
     seed,
     num_particles=4,
-    jit_compile=True,
 ):
     """Let an agent act.
 
@@ -91,7 +88,6 @@ def act(
       num_episodes: of each.
       seed: int.
       num_particles: how many states of the belief a plan must suit.
-      jit_compile: compile the loop's body with XLA.
 
     Returns:
       `Acted`.
@@ -130,11 +126,11 @@ def act(
         action = tf.reshape(simulator.limit(plan[:, 0]), [*shape, size])
         return action, cloud, shifted(plan)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=True)
     def begin(seen):
         return belief.start(seen, replica_seeds([seed], "belief", 0)[0])
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=True)
     def advance(t, state, memory, plan, move, sensor_noise):
         action, cloud, plan = choose(memory, plan, t)
         after = environment.advance(state, action, move)

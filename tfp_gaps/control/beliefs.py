@@ -6,9 +6,9 @@ A belief is anything with three methods,
     update(memory, action, seen, seed)   after one more action and observation
     particles(memory, num, seed)         an equally weighted sample
 
-where `memory` is what it carries along, a structure of tensors, and `seen` a `Seen`; samples are
-[replicas, episodes, num, state]. All of it can
-be compiled. Shapes: actions [replicas, episodes, action], observations likewise.
+where `memory` is what it carries along, a structure of tensors, and `seen` a `Seen`. All of it can
+be compiled. Shapes: actions [replicas, episodes, action], observations likewise, samples [replicas,
+episodes, num, state].
 
 * `ExactState` knows the state: no filter can do better.
 * `BootstrapFilter` filters with the true dynamics and many particles.
@@ -212,7 +212,7 @@ class DistilledFilter:
 
     def particles(self, memory, num, seed):
         """Drawn afresh from the network's mixture."""
-        return tf.transpose(self.network.sample(memory[0], num, seed), [1, 2, 0, 3])
+        return tf.transpose(self.network.mixture(memory[0]).sample(num, seed=seed), [1, 2, 0, 3])
 
 
 def _read_first(network, observation):

@@ -78,6 +78,10 @@ class _Environment:
         """The part of the state that the sensor shows, from what it shows without noise."""
         return shown
 
+    def hidden(self, state):
+        """The rest of the state, which comes after it."""
+        return state[..., self.observation_size :]
+
     def deviation(self, cloud, points):
         """How far points lie from the mean of a cloud, in what the sensor shows of both.
 
@@ -316,6 +320,10 @@ class Pendulum(_Environment):
     def visible(self, shown):
         """The angle, [..., 1]."""
         return tf.atan2(shown[..., 1:], shown[..., :1])
+
+    def hidden(self, state):
+        """The velocity, [..., 1]."""
+        return state[..., 1:]
 
     def deviation(self, cloud, points):
         """The shorter way around from the circular mean of the angles, [..., number, 1]."""

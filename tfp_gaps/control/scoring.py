@@ -50,29 +50,15 @@ def follow(belief, sequences, *, num_replicas, num_particles, seed, states=None)
       clouds: float32 [time, replicas, episodes, particles, state].
     """
 
-    @tf.function(jit_compile=True)
     def begin(seen, seed):
         memory = belief.start(seen, seed)
         return memory, belief.particles(memory, num_particles, seed + 1)
 
-    @tf.function(jit_compile=True)
     def advance(memory, action, seen, seed):
         memory = belief.update(memory, action, seen, seed)
         return memory, belief.particles(memory, num_particles, seed + 1)
 
-    def row(array, t):
-        return tf.repeat(tf.constant(array[t])[tf.newaxis], num_replicas, 0)
-
-    clouds, memory = [], None
-    for t in range(sequences.num_timesteps):
-        seen = Seen(row(sequences.observations, t), () if states is None else row(states, t))
-        key = replica_seeds([seed], "follow", t)[0]
-        if t == 0:
-            memory, cloud = begin(seen, key)
-        else:
-            memory, cloud = advance(memory, row(sequences.controls, t), seen, key)
-        clouds.append(cloud.numpy())
-    return np.stack(clouds)
+    return _watch(begin, advance, sequences, num_replicas, seed, states)
 
 
 def log_evidence(particle_filter, sequences, *, num_replicas, seed):
@@ -81,21 +67,33 @@ def log_evidence(particle_filter, sequences, *, num_replicas, seed):
     Returns:
       float64 [time, replicas, episodes], nats per step.
     """
-    begin = tf.function(particle_filter.first, jit_compile=True)
-    advance = tf.function(particle_filter.next, jit_compile=True)
+
+    def begin(seen, seed):
+        return particle_filter.first(seen.observation, seed)
+
+    def advance(memory, action, seen, seed):
+        return particle_filter.next(memory, action, seen.observation, seed)
+
+    return _watch(begin, advance, sequences, num_replicas, seed).astype(np.float64)
+
+
+def _watch(begin, advance, sequences, num_replicas, seed, states=None):
+    """Run through recorded episodes, and stack what is returned beside the memory."""
+    begin, advance = (tf.function(step, jit_compile=True) for step in (begin, advance))
 
     def row(array, t):
         return tf.repeat(tf.constant(array[t])[tf.newaxis], num_replicas, 0)
 
-    increments, memory = [], None
+    found, memory = [], None
     for t in range(sequences.num_timesteps):
-        key, seen = replica_seeds([seed], "evidence", t)[0], row(sequences.observations, t)
+        seen = Seen(row(sequences.observations, t), () if states is None else row(states, t))
+        key = replica_seeds([seed], "watch", t)[0]
         if t == 0:
-            memory, increment = begin(seen, key)
+            memory, kept = begin(seen, key)
         else:
-            memory, increment = advance(memory, row(sequences.controls, t), seen, key)
-        increments.append(increment.numpy())
-    return np.stack(increments).astype(np.float64)
+            memory, kept = advance(memory, row(sequences.controls, t), seen, key)
+        found.append(kept.numpy())
+    return np.stack(found)
 
 
 def calibrate(environment, shown, states, *, first=5):

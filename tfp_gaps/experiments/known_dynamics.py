@@ -9,17 +9,16 @@ networks are trained, the model is not, and agents plan with the truth and belie
 say. Likelihoods are nats per step, returns sums of rewards.
 """
 
+import functools
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
-from tfp_gaps import _checks, results, scales
+from tfp_gaps import _checks
 from tfp_gaps.control.acting import LearnedSimulator
 from tfp_gaps.control.beliefs import BootstrapFilter, ExactState
 from tfp_gaps.control.environments import Hike
-from tfp_gaps.experiments import sequential, world_models
-from tfp_gaps.inference.look_ahead import LookAheadNetwork
+from tfp_gaps.experiments import world_models
 from tfp_gaps.models.world_model import WorldModel
 from tfp_gaps.networks import replica_seeds
 
@@ -81,7 +80,7 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
         "particle filter": (environment, wide),
     }
     # Exploration starts anywhere, which takes more particles.
-    watching = BootstrapFilter(environment, 4 * size.num_filter, exploring=True)
+    watching = BootstrapFilter(environment, 10 * size.num_filter, exploring=True)
     measured = world_models.measure(
         task, size, {"particle filter": watching}, environment, seeds, particle_filter=watching
     )
@@ -117,42 +116,28 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
 def _trained(task, size, model, seeds, folder, progress):
     """Beliefs {name: belief} of networks that were trained on the known model, and their ELBOs."""
     explored = world_models.explore(task, size)
-    splits = world_models.splits_of(task, explored)
-
-    def options(name, steps):
-        return {
-            "checkpoint": None if folder is None else Path(folder) / f"{name}.npz",
-            "progress": None if progress is None else progress(name, steps),
-        }
-
+    options = functools.partial(world_models.training_options, folder, progress)
     beliefs, elbo = {}, {}
     for name, lookahead in (("partial", 0), ("full", None)):
-        network = LookAheadNetwork(
-            observation_size=2,
-            latent_size=2,
-            control_size=2,
-            hidden_size=size.hidden_size,
-            relative=True,
-            seeds=replica_seeds(seeds, "initial network"),
-        )
-        fitted = sequential.fit(
-            model,
-            network,
-            splits,
-            size.joint,
+        fitted = world_models.learn(
+            task,
+            size,
+            explored,
             lookahead=lookahead,
             seeds=seeds,
-            learn_model=False,
-            fingerprint=f"known {task} {size} lookahead={lookahead}",
+            known=model,
             **options(name, size.joint.num_steps),
         )
-        loss = sequential.validation_loss(model, network, lookahead, splits.validation)()
-        elbo[name] = (-np.asarray(loss) / size.num_timesteps).tolist()
+        elbo[name] = world_models.elbo_of(fitted, explored, size)
         distilled = None
         if lookahead is None:
-            steps = size.distil.num_steps
             distilled, _ = world_models.distil(
-                fitted, task, size, explored, seeds=seeds, **options("distil", steps)
+                fitted,
+                task,
+                size,
+                explored,
+                seeds=seeds,
+                **options("distil", size.distil.num_steps),
             )
         found = world_models.beliefs_of(fitted, task, size, distilled)
         del found["filter"]
@@ -166,11 +151,4 @@ def stored(scale, variant):
     Raises:
       ResultError: if there is none, or it is incomplete or altered.
     """
-    folder = results.FOLDER / "known_dynamics" / scales.check(scale) / variant
-    found = sorted(folder.glob("seed*.json"))
-    if not found:
-        raise results.ResultError(
-            f"expected a stored result in {folder}, but found none. Make it: tfp-gaps run "
-            f"known_dynamics --scale {scale} --seeds 0 1 2 3 4 --variant {variant}"
-        )
-    return results.load(found[0])
+    return world_models.find_stored("known_dynamics", scale, variant, "seed*.json")

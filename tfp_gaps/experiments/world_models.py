@@ -14,6 +14,7 @@ the reference, and what inference alone costs. Likelihoods are nats per step, re
 rewards.
 """
 
+import functools
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -185,7 +186,7 @@ def splits_of(task, explored):
     return Splits(*parts.values(), source=source)
 
 
-def learn(task, size, explored, *, lookahead, seeds, **options):
+def learn(task, size, explored, *, lookahead, seeds, known=None, **options):
     """Train a world model and its inference network; returns `sequential.Fitted`.
 
     Args:
@@ -193,25 +194,43 @@ def learn(task, size, explored, *, lookahead, seeds, **options):
       explored: from `explore`.
       lookahead: k >= 0 or None.
       seeds: one int per replica.
+      known: a model that is not trained, in place of a new one that is.
       **options: checkpoint, progress: as in `training.fit`.
     """
     sizes = _network_sizes(task, size)
-    model = WorldModel(**sizes, seeds=replica_seeds(seeds, "initial model"))
+    model = known
+    if known is None:
+        model = WorldModel(**sizes, seeds=replica_seeds(seeds, "initial model"))
     network = LookAheadNetwork(
         **sizes, relative=True, seeds=replica_seeds(seeds, "initial network")
     )
-    splits = splits_of(task, explored)
     return sequential.fit(
         model,
         network,
-        splits,
+        splits_of(task, explored),
         size.joint,
         lookahead=lookahead,
         seeds=seeds,
-        learn_model=True,
-        fingerprint=f"{task} {size} lookahead={lookahead}",
+        learn_model=known is None,
+        fingerprint=f"{task} {size} lookahead={lookahead} known={known is not None}",
         **options,
     )
+
+
+def training_options(folder, progress, name, steps):
+    """Where a phase of a run keeps its checkpoint, and what it reports to; both may be None."""
+    return {
+        "checkpoint": None if folder is None else Path(folder) / f"{name}.npz",
+        "progress": None if progress is None else progress(name, steps),
+    }
+
+
+def elbo_of(fitted, explored, size):
+    """On the validation episodes, nats per step: one float per seed."""
+    loss = sequential.validation_loss(
+        fitted.model, fitted.network, fitted.lookahead, explored["validation"].sequences
+    )
+    return (-np.asarray(loss()) / size.num_timesteps).tolist()
 
 
 def distil(fitted, task, size, explored, *, seeds, num_components=5, **options):
@@ -289,7 +308,7 @@ class Translators:
             for array in (latents, states)
         )
         shown = task.environment.emission(tf.constant(states)).numpy()
-        hidden = self._hidden(states)
+        hidden = task.environment.hidden(states)
         self._to_latents = self._to_hidden = None
         self.explained = {}
         if latents.shape[-1] > self._size:
@@ -300,17 +319,12 @@ class Translators:
             self._to_hidden = translation.fit(latents, hidden)
             self.explained["states"] = self._to_hidden.explained
 
-    def _hidden(self, states):
-        """The part of a state that the sensor does not show."""
-        first = 1 if isinstance(self._environment, environments.Pendulum) else self._size
-        return states[..., first:]
-
     def to_latents(self, states, seed):
         """Draw latents for true states."""
         shown = self._environment.emission(states)
         if self._to_latents is None:
             return shown
-        known = tf.concat([shown, self._hidden(states)], -1)
+        known = tf.concat([shown, self._environment.hidden(states)], -1)
         return tf.concat([shown, self._to_latents(known, seed)], -1)
 
     def to_states(self, latents, seed):
@@ -339,14 +353,7 @@ def run(*, scale, lookahead, seeds, variant, checkpoint_folder=None, progress=No
     """
     task, size = task_of(variant), size_of(scale)
     explored = explore(task, size)
-
-    def options(name, steps):
-        path = None if checkpoint_folder is None else Path(checkpoint_folder) / f"{name}.npz"
-        return {
-            "checkpoint": path,
-            "progress": None if progress is None else progress(name, steps),
-        }
-
+    options = functools.partial(training_options, checkpoint_folder, progress)
     fitted = learn(
         task,
         size,
@@ -367,9 +374,6 @@ def run(*, scale, lookahead, seeds, variant, checkpoint_folder=None, progress=No
         name: acted.returns.tolist()
         for name, acted in agents(task, size, fitted, beliefs, translators, seeds).items()
     }
-    validation = sequential.validation_loss(
-        fitted.model, fitted.network, lookahead, explored["validation"].sequences
-    )()
     return {
         "experiment": "world_models",
         "scale": scale,
@@ -380,7 +384,7 @@ def run(*, scale, lookahead, seeds, variant, checkpoint_folder=None, progress=No
         "task": str(task),
         "data": splits_of(task, explored).source,
         "diverged": fitted.history.diverged.tolist(),
-        "elbo": (-validation / size.num_timesteps).tolist(),
+        "elbo": elbo_of(fitted, explored, size),
         "observation_noise": fitted.model.observation_noise.numpy()[:, 0].tolist(),
         "transition_scale": fitted.model.transition_scale.numpy()[:, 0].tolist(),
         "explained": {name: share.tolist() for name, share in translators.explained.items()},
@@ -472,12 +476,16 @@ def stored(scale, variant, lookahead):
       ResultError: if there is none, or it is incomplete or altered.
     """
     label = "full" if lookahead is None else lookahead
-    folder = results.FOLDER / "world_models" / scales.check(scale) / variant
-    found = sorted(folder.glob(f"k{label}-*.json"))
+    return find_stored("world_models", scale, variant, f"k{label}-*.json", f"--lookahead {label} ")
+
+
+def find_stored(experiment, scale, variant, pattern, options=""):
+    """Read the one committed result whose name has a pattern; `stored` says what it raises."""
+    folder = results.FOLDER / experiment / scales.check(scale) / variant
+    found = sorted(folder.glob(pattern))
     if not found:
         raise results.ResultError(
-            f"expected a stored result with look-ahead {label} in {folder}, but found none. Make "
-            f"it: tfp-gaps run world_models --scale {scale} --lookahead {label} --seeds 0 1 2 3 4 "
-            f"--variant {variant}"
+            f"expected a stored result {pattern} in {folder}, but found none. Make it: tfp-gaps "
+            f"run {experiment} --scale {scale} {options}--seeds 0 1 2 3 4 --variant {variant}"
         )
     return results.load(found[0])

@@ -91,47 +91,20 @@ class FilterNetwork(tf.Module):
         context, state = self._reader.step(state, observation, control)
         return tf.nn.relu(context), state
 
-    def sample(self, context, num, seed):
-        """Draw from the mixture: [num, replicas, batch, latent].
-
-        TFP's own sampler of the mixture draws from all components; compiled within a planner's
-        loop it takes minutes.
-
-        Args:
-          context: [replicas, batch, hidden_size].
-          num: of draws.
-          seed: int32 [2].
-        """
-        logits, loc, factor = self._parameters(context)
-        choice_seed, noise_seed = (part[0] for part in split_seeds(seed[tf.newaxis], 2))
-        gumbel = -tf.math.log(
-            -tf.math.log(_open_uniform([num, *_static(logits, logits.shape)], choice_seed))
-        )
-        chosen = tf.one_hot(tf.argmax(logits + gumbel, -1), self.num_components)
-        loc = tf.reduce_sum(chosen[..., tf.newaxis] * loc, -2)
-        factor = tf.reduce_sum(chosen[..., tf.newaxis, tf.newaxis] * factor, -3)
-        noise = tf.random.stateless_normal(tf.shape(loc), noise_seed, alg="philox")
-        return loc + tf.reduce_sum(factor * noise[..., tf.newaxis, :], -1)
-
     def mixture(self, context):
         """Return f(z_t | x_{1:t}, u_{1:t-1}) as a distribution with the batch shape of `context`.
 
         Args:
           context: [..., replicas, batch, hidden_size].
         """
-        logits, loc, factor = self._parameters(context)
-        return tfd.MixtureSameFamily(
-            tfd.Categorical(logits=logits), tfd.MultivariateNormalTriL(loc, factor)
-        )
-
-    def _parameters(self, context):
-        """Logits [..., components], means [..., components, latent], Cholesky factors."""
         outputs = self._head(context)
         count, size = self.num_components, self.latent_size
-        leading = outputs.shape[:-1]
-        logits = outputs[..., :count]
-        rest = tf.reshape(outputs[..., count:], [*_static(outputs, leading), count, -1])
-        return logits, rest[..., :size], self._factor(rest[..., size:])
+        leading = _static(outputs, outputs.shape[:-1])
+        rest = tf.reshape(outputs[..., count:], [*leading, count, -1])
+        return tfd.MixtureSameFamily(
+            tfd.Categorical(logits=outputs[..., :count]),
+            tfd.MultivariateNormalTriL(rest[..., :size], self._factor(rest[..., size:])),
+        )
 
 
 def negative_log_likelihood(network, smoother):
@@ -155,12 +128,6 @@ def negative_log_likelihood(network, smoother):
         return -tf.reduce_mean(tf.reduce_sum(log_prob, 0), -1)
 
     return loss
-
-
-def _open_uniform(shape, seed):
-    # Without zero, of which Gumbel noise has no value.
-    tiny = 1.2e-38
-    return tf.random.stateless_uniform(shape, seed, minval=tiny, alg="philox")
 
 
 def _static(tensor, leading):
