@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tfp_gaps import __main__ as command_line
-from tfp_gaps import experiments, results, runs
+from tfp_gaps import results, runs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -111,11 +111,11 @@ def test_list_and_verify_speak_json(capsys):
     assert run("list", "--json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == {"experiment": "digits", "scales": ["smoke", "book", "paper"]}
-    assert len(lines) == len(experiments.NAMES) + len(runs.stored_paths())
+    assert len(lines) == len(runs.NAMES) + len(runs.stored_paths())
     assert run("list") == 0
     shown = capsys.readouterr().out
-    for name in experiments.NAMES:
+    for name in runs.NAMES:
         (line,) = (line for line in shown.splitlines() if line.startswith(f"{name}: --scale"))
-        assert ("--lookahead" in line) == (name not in experiments.STATIC)
+        assert ("--lookahead" in line) == (name not in runs.STATIC)
     assert run("verify", "--json") == 0
     assert all(json.loads(line)["ok"] for line in capsys.readouterr().out.splitlines())

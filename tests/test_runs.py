@@ -40,7 +40,7 @@ def test_different_runs_never_share_a_file():
         ("", "latent4", "imu"),
     )
     every = [Run(*values) for values in itertools.product(*options)]
-    static = (experiments.STATIC, options[1], (None,), *options[3:])
+    static = (runs.STATIC, options[1], (None,), *options[3:])
     every += [Run(*values) for values in itertools.product(*static)]
     for place in (Run.path, Run.checkpoints, lambda run: run.command):
         assert len({place(run) for run in every}) == len(every)

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from tfp_gaps import __version__, experiments, results, runs, scales, sweep
+from tfp_gaps import __version__, results, runs, scales, sweep
 from tfp_gaps import data as data_sets
 
 
@@ -36,7 +36,7 @@ def parser():
 
 def _run_parser(commands):
     run = commands.add_parser("run", help="train and evaluate, then store the result")
-    run.add_argument("experiment", choices=experiments.NAMES)
+    run.add_argument("experiment", choices=runs.NAMES)
     run.add_argument("--scale", choices=scales.SCALES, default="smoke")
     # Left out of the arguments unless given: an experiment without time accepts none, not even 0.
     run.add_argument(
@@ -44,7 +44,7 @@ def _run_parser(commands):
         type=_lookahead,
         default=argparse.SUPPRESS,
         metavar="K",
-        help=f"0 (default), 1, 2, ... or full; not for {', '.join(experiments.STATIC)}",
+        help=f"0 (default), 1, 2, ... or full; not for {', '.join(runs.STATIC)}",
     )
     run.add_argument("--seeds", type=_seed, nargs="+", default=[0], metavar="SEED")
     run.add_argument("--variant", default="", metavar="NAME", help="one that the experiment knows")
@@ -103,8 +103,8 @@ def _cores(text):
 
 def command_list(arguments):
     """Print the experiments and the stored results."""
-    for name in experiments.NAMES:
-        has_time = name not in experiments.STATIC
+    for name in runs.NAMES:
+        has_time = name not in runs.STATIC
         options = "--lookahead 0 | 1 | ... | full" if has_time else "--variant NAME"
         _emit(
             arguments,
@@ -140,7 +140,7 @@ def command_run(arguments):
 
 
 def _chosen_lookahead(arguments):
-    if arguments.experiment not in experiments.STATIC:
+    if arguments.experiment not in runs.STATIC:
         return getattr(arguments, "lookahead", 0)
     if hasattr(arguments, "lookahead"):
         raise runs.RunError(

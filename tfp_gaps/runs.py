@@ -26,6 +26,15 @@ import yaml
 
 from tfp_gaps import _checks, experiments, results, scales, storage
 
+REMEDIES = ("filters",)
+"""Experiments on how to close the gaps; a run of one trains under several look-aheads itself."""
+
+STATIC = (*experiments.STATIC, *REMEDIES)
+"""Experiments whose runs have no look-ahead of their own."""
+
+NAMES = (*experiments.NAMES, *REMEDIES)
+"""All experiments that `tfp-gaps run` knows."""
+
 DEFAULT = "default"
 """How a list of variants names the experiment without any."""
 
@@ -47,7 +56,7 @@ class BusyError(RuntimeError):
 class Run:
     """What is trained and evaluated in one go.
 
-    experiment: one of `experiments.NAMES`.
+    experiment: one of `runs.NAMES`.
     scale: "smoke", "book" or "paper".
     lookahead: k >= 0, or None for full conditioning; None for an experiment without time.
     seeds: one int per replica; a list is stored as a tuple.
@@ -68,7 +77,7 @@ class Run:
     variant: str = ""
 
     def __post_init__(self):
-        _checks.one_of(self.experiment, "experiment", experiments.NAMES)
+        _checks.one_of(self.experiment, "experiment", NAMES)
         scales.check(self.scale)
         if self.lookahead is not None:
             if self.is_static:
@@ -87,7 +96,7 @@ class Run:
     @property
     def is_static(self):
         """Whether the experiment is one without time, and so without look-ahead."""
-        return self.experiment in experiments.STATIC
+        return self.experiment in STATIC
 
     def path(self, folder=None):
         """Where the result lies; `folder` is that of all results."""
@@ -321,7 +330,7 @@ def _read_entry(entry, where):
     """Return the runs of one entry; `where` opens the message of an error."""
     if not isinstance(entry, dict):
         raise RunError(f"{where} should have the keys {', '.join(KEYS)}, but is {entry!r}.")
-    is_static = entry.get("experiment") in experiments.STATIC
+    is_static = entry.get("experiment") in STATIC
     known = [key for key in KEYS if not (is_static and key in SEQUENTIAL_KEYS)]
     missing = [key for key in known if key not in entry and key not in OPTIONAL_KEYS]
     unknown = [str(key) for key in entry if key not in known]

@@ -1,0 +1,715 @@
+"""A filter without the gap: train with full conditions, then obtain the filter one needs.
+
+The generative model p is fixed: known (a linear-Gaussian chain) or learned under full conditions
+(traffic). On it p(z_t | x_{1:t}) is approximated by
+
+* the partial network, trained by the ELBO with look-ahead 0 and run online as if it were a filter;
+* networks distilled from the smoother by maximum likelihood (`inference.filter_network`), with a
+  Gaussian and with a mixture for a head;
+* the filter inside a posterior that runs backwards (`inference.backward`);
+* particle filters: of the model alone, and with the partial network as proposal.
+
+All are compared with a particle filter of many particles. Scores: ln p(x_{t+1} | x_{1:t}) as each
+belief predicts it, nats per step; on sequences drawn from p, where the state is known, coverage of
+50 and 90 % sets; the energy distance to the reference (Szekely and Rizzo 2013), normalised; and the
+time that a step takes.
+"""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tfp_gaps import _checks, filtering, storage, training
+from tfp_gaps._tensorflow import tf
+from tfp_gaps.benchmark_figures import crossed_difference
+from tfp_gaps.control import scoring
+from tfp_gaps.control.beliefs import BootstrapFilter, DistilledFilter, PartialPosterior, Seen
+from tfp_gaps.data.sequences import Sequences
+from tfp_gaps.estimate import Estimate
+from tfp_gaps.exact import linear_gaussian as exact
+from tfp_gaps.exact.joint_gaussian import JointGaussian
+from tfp_gaps.experiments import sequential, traffic
+from tfp_gaps.experiments.world_models import find_stored
+from tfp_gaps.inference import backward
+from tfp_gaps.inference.filter_network import FilterNetwork, negative_log_likelihood
+from tfp_gaps.inference.look_ahead import LookAheadNetwork
+from tfp_gaps.models.state_space import LinearGaussianStateSpace, log_likelihood, sample_latents
+from tfp_gaps.networks import replica_normal, replica_seeds, split_seeds
+from tfp_gaps.training import Settings
+
+VARIANTS = ("linear-gaussian", "traffic")
+CHAIN = exact.LinearGaussian.stationary(0.9, 0.5, 0.25, 0.0625)
+"""The chain (.9, .5, 1) with its sensor in units of four: networks want inputs below one."""
+REFERENCE = "many particles"
+FILTERS = (
+    "partial q",
+    "distilled Gaussian",
+    "distilled mixture",
+    "backward",
+    "few particles",
+    "few particles, guided",
+)
+"""What is compared with the reference; the last two have as many particles as the others draws."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long is trained, how much is measured.
+
+    joint: how a model that has to be learned is trained with its network.
+    network: how each filter is trained on the fixed model.
+    num_timesteps, num_train: of the chain's sequences.
+    num_test: sequences that are scored, and as many that are simulated.
+    num_particles: draws that a belief is judged by; num_reference: of the reference.
+    first: first step that is predicted.
+    """
+
+    joint: Settings
+    network: Settings
+    num_timesteps: int
+    num_train: int
+    num_test: int
+    num_particles: int
+    num_reference: int
+    hidden_size: int = 32
+    first: int = 5
+
+
+def _size(joint_steps, network_steps, *, batch=256, rate=5e-3, **fields):
+    joint = Settings(
+        joint_steps,
+        32,
+        learning_rate=1e-2,
+        clip_norm=200.0,
+        kl_warmup_steps=max(1, min(200, joint_steps // 4)),
+        num_shards=1,
+    )
+    network = Settings(network_steps, batch, learning_rate=rate, clip_norm=200.0, num_shards=1)
+    return Size(joint, network, **fields)
+
+
+_SIZES = {
+    "smoke": _size(
+        20,
+        20,
+        batch=32,
+        num_timesteps=8,
+        num_train=500,
+        num_test=20,
+        num_particles=20,
+        num_reference=100,
+    ),
+    "book": _size(
+        400,
+        400,
+        num_timesteps=12,
+        num_train=20_000,
+        num_test=200,
+        num_particles=100,
+        num_reference=2000,
+    ),
+    "paper": _size(
+        1500,
+        1500,
+        batch=128,
+        num_timesteps=12,
+        num_train=100_000,
+        num_test=170,
+        num_particles=200,
+        num_reference=10_000,
+    ),
+}
+
+
+def size_of(scale, variant="linear-gaussian"):
+    """The `Size` of a scale: "smoke", "book" or "paper"."""
+    _checks.one_of(variant, "variant", VARIANTS)
+    size = _SIZES[_checks.one_of(scale, "scale", sorted(_SIZES))]
+    if variant == "linear-gaussian" and scale == "paper":
+        longer = replace(size.network, num_steps=3000, batch_size=512)
+        return replace(size, network=longer, num_test=500)
+    return size
+
+
+class Problem(NamedTuple):
+    """A fixed model with what is known about it.
+
+    model: state-space model, one replica per seed.
+    smoother: callable (observations, seeds) -> z_{1:T}, a draw for each sequence of the batch, see
+      `inference.filter_network.negative_log_likelihood`.
+    train, test: `Sequences` without missing values.
+    groups: [test sequences], labels; sequences of a group are not independent.
+    source: of the data.
+    """
+
+    model: tf.Module
+    smoother: object
+    train: Sequences
+    test: Sequences
+    groups: np.ndarray
+    source: str
+
+
+def chain_problem(size, seeds, world=CHAIN):
+    """The linear-Gaussian chain, whose smoother is known: a `Problem`."""
+    train, test = (
+        exact.sample(world, size.num_timesteps, number, seed)[1].astype(np.float32)
+        for number, seed in ((size.num_train, 0), (size.num_test, 1))
+    )
+    checksum = storage.sha256(train.tobytes() + test.tobytes())[:12]
+    return Problem(
+        LinearGaussianStateSpace(world, num_replicas=len(seeds)),
+        exact_smoother(world, size.num_timesteps),
+        Sequences(train),
+        Sequences(test),
+        np.arange(size.num_test),
+        f"simulated: linear-Gaussian chain, seeds 0 and 1, arrays SHA-256 {checksum}",
+    )
+
+
+def exact_smoother(world, num_timesteps):
+    """Draws from p(z_{1:T} | x_{1:T}) of a chain with a single state, as a function of (x, seeds).
+
+    Args:
+      world: `exact.LinearGaussian` with one component of state and of observation.
+      num_timesteps: T.
+
+    Returns:
+      callable (observations [time, replicas, batch, 1], seeds) -> [time, replicas, batch, 1].
+    """
+    joint = JointGaussian(world, num_timesteps)
+    weights, covariance = joint.condition(joint.states, joint.observations)
+    root = np.linalg.cholesky(covariance)
+    weights, root = (tf.constant(part.T, tf.float32) for part in (weights, root))
+
+    def draw(observations, seeds):
+        x = tf.transpose(observations[..., 0], [1, 2, 0])
+        noise = replica_normal(x.shape[1:], seeds)
+        flat = [tf.reshape(part, [-1, num_timesteps]) for part in (x, noise)]
+        paths = tf.reshape(flat[0] @ weights + flat[1] @ root, x.shape)
+        return tf.transpose(paths, [2, 0, 1])[..., tf.newaxis]
+
+    return draw
+
+
+def traffic_problem(size, seeds, **options):
+    """Counts of single detectors, and a model learned under full conditions: a `Problem`.
+
+    Windows with missing counts are left out: the filters here read none.
+    """
+    splits = complete(traffic.load("book", "one"))
+    design = replace(traffic.BENCHMARK.size("book", "one").design, joint=size.joint)
+    full = sequential.fit_jointly(
+        splits, design, lookahead=None, seeds=seeds, **_named(options, "joint-full", size.joint)
+    )
+    problem = Problem(
+        full.model,
+        _learned_smoother(full),
+        splits.train,
+        splits.test,
+        splits.windows["test"].starts,
+        splits.source,
+    )
+    return problem, full, splits, design
+
+
+def complete(splits):
+    """Splits without the sequences that have missing values."""
+
+    def whole(part):
+        sequences = getattr(splits, part)
+        if sequences.mask is None:
+            return sequences
+        return sequences.select(sequences.mask.all((0, 2)))
+
+    return replace(splits, train=whole("train"), validation=whole("validation"))
+
+
+def _learned_smoother(fitted):
+    def draw(observations, seeds):
+        time_, _, batch, _ = observations.shape
+        context = fitted.network.context(observations, lookahead=fitted.lookahead)
+        noise = replica_normal([time_, batch, fitted.model.latent_size], seeds)
+        noise = tf.transpose(noise, [1, 0, 2, 3])
+        return fitted.network.sample_path(fitted.model, context, noise).latents
+
+    return draw
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+def distil(problem, size, *, seeds, num_components, **options):
+    """Fit a filter to draws of the smoother by maximum likelihood.
+
+    Args:
+      problem: `Problem`.
+      size: `Size`.
+      seeds: one int per replica.
+      num_components: of the mixture; 1 for a Gaussian.
+      **options: checkpoint, progress: as in `training.fit`.
+
+    Returns:
+      (`FilterNetwork`, `training.History`).
+    """
+    network = FilterNetwork(
+        **_sizes(problem, size),
+        num_components=num_components,
+        seeds=replica_seeds(seeds, "initial filter"),
+    )
+
+    loss = negative_log_likelihood(network, problem.smoother)
+    name = f"distilled {num_components}"
+    return network, _fit(loss, network, problem, size, seeds, name, options)
+
+
+def fit_backward(problem, size, *, seeds, **options):
+    """Fit a posterior that runs backwards, by the ELBO; returns (its filter, history)."""
+    network = backward.BackwardNetwork(
+        **_sizes(problem, size), seeds=replica_seeds(seeds, "initial backward")
+    )
+    loss = backward.negative_elbo(problem.model, network)
+    history = _fit(loss, network, problem, size, seeds, "backward", options)
+    return network.filter, history
+
+
+def fit_partial(problem, size, *, seeds, **options):
+    """Fit the partial network, look-ahead 0, by the ELBO; returns (network, history)."""
+    network = LookAheadNetwork(
+        **_sizes(problem, size), seeds=replica_seeds(seeds, "initial network")
+    )
+    loss = sequential.negative_elbo(problem.model, network, 0)
+    return network, _fit(loss, network, problem, size, seeds, "partial", options)
+
+
+def _fit(loss, network, problem, size, seeds, name, options):
+    return training.fit(
+        loss,
+        list(network.trainable_variables),
+        sequential.data_points(problem.train),
+        size.network,
+        seeds=seeds,
+        fingerprint=f"{name} {size} {problem.source}",
+        **options,
+    )
+
+
+def _sizes(problem, size):
+    return {
+        "observation_size": problem.model.observation_size,
+        "latent_size": problem.model.latent_size,
+        "hidden_size": size.hidden_size,
+    }
+
+
+# Beliefs ------------------------------------------------------------------------------------------
+
+
+class ModelWorld:
+    """A state-space model without controls in the words of `control.beliefs.BootstrapFilter`."""
+
+    def __init__(self, model):
+        self.model = model
+        self.state_size = self.noise_size = model.latent_size
+
+    def initial(self, noise):
+        """Draw z_1."""
+        first = self.model.initial()
+        return first.mean + first.scale * noise
+
+    def advance(self, state, action, noise):
+        """Draw z_t given z_{t-1}; there is no action."""
+        del action
+        later = self.model.transition(state)
+        return later.mean + later.scale * noise
+
+    def observation_log_prob(self, state, observation):
+        """ln p(x_t | z_t)."""
+        return log_likelihood(self.model, state, observation)
+
+
+def beliefs_of(problem, size, partial, filters):
+    """What each of `FILTERS` that has a cloud, and the reference, believes: {name: belief}."""
+    world = ModelWorld(problem.model)
+    return {
+        REFERENCE: BootstrapFilter(world, size.num_reference),
+        "partial q": PartialPosterior(problem.model, partial, size.num_particles),
+        **{name: DistilledFilter(network) for name, network in filters.items()},
+        "few particles": BootstrapFilter(world, size.num_particles),
+    }
+
+
+def follow(belief, observations, *, num_particles, seed):
+    """Let a belief watch sequences, which may differ between replicas.
+
+    Args:
+      belief: one of `control.beliefs`.
+      observations: [time, replicas, sequences, channels].
+      num_particles: how many are kept.
+      seed: int.
+
+    Returns:
+      clouds: float32 [time, replicas, sequences, particles, latent].
+    """
+    nothing = tf.zeros([*observations.shape[1:3], 0])
+    begin, advance = _compiled(belief, num_particles, nothing)
+    clouds, memory = [], None
+    for t, row in enumerate(tf.constant(observations, tf.float32)):
+        key = replica_seeds([seed], "watch", t)[0]
+        memory, cloud = begin(row, key) if t == 0 else advance(memory, row, key)
+        clouds.append(cloud.numpy())
+    return np.stack(clouds)
+
+
+def _compiled(belief, num_particles, nothing):
+    @tf.function(jit_compile=True)
+    def begin(row, key):
+        memory = belief.start(Seen(row, ()), key)
+        return memory, belief.particles(memory, num_particles, key + 1)
+
+    @tf.function(jit_compile=True)
+    def advance(memory, row, key):
+        memory = belief.update(memory, nothing, Seen(row, ()), key)
+        return memory, belief.particles(memory, num_particles, key + 1)
+
+    return begin, advance
+
+
+def seconds_per_step(belief, observations, *, num_particles, repetitions=20):
+    """Median wall time in which a belief takes in an observation of every sequence.
+
+    Args:
+      belief, num_particles: as in `follow`.
+      observations: [time, replicas, sequences, channels]; the first two steps are used.
+      repetitions: measured steps.
+    """
+    rows = tf.constant(observations[:2], tf.float32)
+    begin, advance = _compiled(belief, num_particles, tf.zeros([*rows.shape[1:3], 0]))
+    key, spent = replica_seeds([0], "cost")[0], []
+    memory, _ = begin(rows[0], key)
+    memory, _ = advance(memory, rows[1], key)
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        memory, cloud = advance(memory, rows[1], key)
+        cloud.numpy()
+        spent.append(time.perf_counter() - start)
+    return float(np.median(spent))
+
+
+# Scores -------------------------------------------------------------------------------------------
+
+
+def next_step(model, clouds, observations, *, seed):
+    """ln p(x_{t+1} | x_{1:t}) when p(z_t | x_{1:t}) is what the cloud says, nats per step.
+
+    The cloud is moved by the model and the observation's density averaged over it. With M particles
+    the logarithm is too low by about half its variance; all beliefs are given the same M.
+
+    Args:
+      model: state-space model without controls.
+      clouds: from `follow`.
+      observations: [time, replicas, sequences, channels].
+      seed: int; the same noise moves all clouds.
+
+    Returns:
+      float64 [time - 1, replicas, sequences].
+    """
+
+    @tf.function(jit_compile=True)
+    def score(cloud, observation, key):
+        particles = tf.transpose(cloud, [2, 0, 1, 3])
+        noise = tf.random.stateless_normal(particles.shape, key, alg="philox")
+        later = model.transition(particles)
+        log_prob = log_likelihood(model, later.mean + later.scale * noise, observation)
+        return tf.reduce_logsumexp(log_prob, 0) - np.log(particles.shape[0])
+
+    x = tf.constant(observations, tf.float32)
+    found = [
+        score(clouds[t], x[t + 1], replica_seeds([seed], "next", t)[0]).numpy()
+        for t in range(len(clouds) - 1)
+    ]
+    return np.stack(found).astype(np.float64)
+
+
+def energy_coefficient(clouds, reference, *, num_particles=100):
+    """How far clouds are from a reference: 0 if the distributions are equal, 1 at most.
+
+        (2 E|a - b| - E|a - a'| - E|b - b'|) / (2 E|a - b|)
+
+    Expectations are over time and sequences too, and unbiased, so that equal distributions give
+    zero up to noise of either sign.
+
+    Args:
+      clouds, reference: from `follow`, independent of each other.
+      num_particles: of each that are compared in pairs.
+
+    Returns:
+      float64 [replicas].
+    """
+
+    @tf.function(jit_compile=True)
+    def distances(a, b):
+        between = tf.norm(a[..., tf.newaxis, :] - b[..., tf.newaxis, :, :], axis=-1)
+        return tf.reduce_mean(between, [1, 2, 3])
+
+    count = min(num_particles, clouds.shape[3], reference.shape[3])
+    a, b = (tf.constant(part[..., :count, :]) for part in (clouds, reference))
+    # Pairs of a particle with itself are zero and do not count.
+    own = count / (count - 1)
+    sums = np.mean(
+        [
+            [distances(x, y).numpy() for x, y in ((a[t], b[t]), (a[t], a[t]), (b[t], b[t]))]
+            for t in range(len(clouds))
+        ],
+        axis=0,
+        dtype=np.float64,
+    )
+    return 1 - own * (sums[1] + sums[2]) / (2 * sums[0])
+
+
+class _Latents:
+    """`scoring.calibrate` speaks of what a sensor shows: here, the latent state itself."""
+
+    @staticmethod
+    def emission(states):
+        return states
+
+    @staticmethod
+    def deviation(cloud, points):
+        return points - cloud.mean(-2, keepdims=True)
+
+
+def simulate(model, num_timesteps, num_sequences, *, seed):
+    """Draw from p(z, x): states and observations, each [time, replicas, sequences, channels]."""
+    seeds = replica_seeds([seed] * model.num_replicas, "simulated")
+    noise_seeds, sensor_seeds = split_seeds(seeds, 2)
+    noise = replica_normal([num_timesteps, num_sequences, model.latent_size], noise_seeds)
+    states = sample_latents(model, tf.transpose(noise, [1, 0, 2, 3]))
+    return states.numpy(), model.emission(states).sample(seed=sensor_seeds[0]).numpy()
+
+
+def measure(problem, size, beliefs, *, guided=None):
+    """Score beliefs against the reference; see the module.
+
+    Args:
+      problem: `Problem`.
+      size: `Size`.
+      beliefs: {name: belief}, with `REFERENCE` among them.
+      guided: the partial network, for a particle filter that proposes from it; or None.
+
+    Returns:
+      JSON-serialisable dict: "next_step" {name: [seeds][sequences]}, nats per step; "coverage"
+      {name: [seeds][levels]}; "energy" {name: [seeds]}; "seconds" {name: float} for a step of all
+      test sequences of all replicas.
+    """
+    model, options = problem.model, {"num_particles": size.num_particles}
+    test = np.repeat(problem.test.observations[:, np.newaxis], model.num_replicas, 1)
+    states, simulated = simulate(model, len(test), size.num_test, seed=3)
+    reference = follow(beliefs[REFERENCE], test, seed=4, **options)
+    found = {name: {} for name in ("next_step", "coverage", "energy", "seconds")}
+    for name, belief in beliefs.items():
+        cloud = follow(belief, test, seed=5, **options)
+        ahead = next_step(model, cloud, test, seed=6)[size.first - 1 :]
+        found["next_step"][name] = ahead.mean(0)
+        found["energy"][name] = energy_coefficient(cloud, reference)
+        cloud = follow(belief, simulated, seed=7, **options)
+        found["coverage"][name] = scoring.calibrate(_Latents(), cloud, states).coverage.T
+        found["seconds"][name] = np.float64(seconds_per_step(belief, test, **options))
+    for name, network in (("few particles", None), ("few particles, guided", guided)):
+        if name == "few particles" or guided is not None:
+            increments = filtering.particle_filter(
+                model,
+                problem.test,
+                num_particles=size.num_particles,
+                seed=8,
+                network=network,
+                lookahead=None if network is None else 0,
+            ).log_increments
+            found["next_step"][name] = increments[size.first :].mean(0)
+    return {key: {n: v.tolist() for n, v in part.items()} for key, part in found.items()}
+
+
+def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
+    """Train all filters on one fixed model and score them.
+
+    Args:
+      scale: "smoke", "book" or "paper".
+      seeds: list of ints, one per replica; at least 2 for errors over seeds.
+      variant: one of `VARIANTS`.
+      checkpoint_folder: where to keep checkpoints, or None.
+      progress: callable (label, num_steps) -> progress callback of `training.fit`, or None.
+
+    Returns:
+      A JSON-serialisable dict; see `measure`. Of the chain also "kalman", see `from_kalman`. Of
+      traffic also "own": the next-step log-likelihood of a model that was trained under partial
+      conditions, as its own network and as a particle filter predict it.
+    """
+    size = size_of(scale, variant)
+    options = {"folder": checkpoint_folder, "progress": progress}
+    if variant == "traffic":
+        problem, _, splits, design = traffic_problem(size, seeds, **options)
+    else:
+        problem = chain_problem(size, seeds)
+    partial, filters, histories = train_all(problem, size, seeds, **options)
+    beliefs = beliefs_of(problem, size, partial, filters)
+    content = {
+        "experiment": "filters",
+        "scale": scale,
+        "variant": variant,
+        "seeds": list(seeds),
+        "size": asdict(size),
+        "data": problem.source,
+        "groups": np.asarray(problem.groups).tolist(),
+        "diverged": np.any([h.diverged for h in histories], 0).tolist(),
+        **measure(problem, size, beliefs, guided=partial),
+    }
+    if variant == "traffic":
+        content["own"] = _own_partial_pair(problem, size, splits, design, seeds, options)
+    else:
+        content["kalman"] = from_kalman(filters, partial, problem)
+    return content
+
+
+def train_all(problem, size, seeds, **options):
+    """Train the partial network and three filters.
+
+    Returns:
+      The partial network, {name: `FilterNetwork`}, and the four histories.
+    """
+    named = {
+        name: _named(options, name.replace(" ", "-"), size.network)
+        for name in ("partial q", "distilled Gaussian", "distilled mixture", "backward")
+    }
+    partial, history = fit_partial(problem, size, seeds=seeds, **named["partial q"])
+    filters, histories = {}, [history]
+    for name, count in (("distilled Gaussian", 1), ("distilled mixture", 5)):
+        filters[name], history = distil(
+            problem, size, seeds=seeds, num_components=count, **named[name]
+        )
+        histories.append(history)
+    filters["backward"], history = fit_backward(problem, size, seeds=seeds, **named["backward"])
+    return partial, filters, [*histories, history]
+
+
+def _own_partial_pair(problem, size, splits, design, seeds, options):
+    pair = sequential.fit_jointly(
+        splits, design, lookahead=0, seeds=seeds, **_named(options, "joint-partial", size.joint)
+    )
+    own = problem._replace(model=pair.model)
+    test = np.repeat(own.test.observations[:, np.newaxis], len(seeds), 1)
+    found = {}
+    for name, belief in (
+        ("partial q", PartialPosterior(pair.model, pair.network, size.num_particles)),
+        (REFERENCE, BootstrapFilter(ModelWorld(pair.model), size.num_reference)),
+    ):
+        cloud = follow(belief, test, num_particles=size.num_particles, seed=5)
+        ahead = next_step(pair.model, cloud, test, seed=6)[size.first - 1 :]
+        found[name] = ahead.mean(0).tolist()
+    return found
+
+
+class Distance(NamedTuple):
+    """How far a filter is from the Kalman filter, on sequences of the chain.
+
+    mean: root mean squared difference of the means, over the root mean square of Kalman's.
+    variance: over Kalman's, averaged over sequences; the step where it is farthest from one.
+    variance_spread: root mean squared relative difference of the variance over sequences and steps.
+    """
+
+    mean: float
+    variance: float
+    variance_spread: float
+
+
+def kalman_distance(network, observations, world=CHAIN, replica=0):
+    """Compare a filter's own moments with the Kalman filter's.
+
+    Args:
+      network: `FilterNetwork`.
+      observations: [time, sequences, 1].
+      world: `exact.LinearGaussian`.
+      replica: which.
+
+    Returns:
+      `Distance`.
+    """
+    kalman = exact.kalman_filter(world, observations)
+    rows = np.repeat(observations[:, np.newaxis], network.num_replicas, 1)
+    belief = network.mixture(network.context(tf.constant(rows, tf.float32)))
+    mean, variance = (part.numpy()[:, replica, :, 0] for part in (belief.mean(), belief.variance()))
+    known = kalman.means[..., 0]
+    ratio = variance / kalman.covariances[:, :, 0]
+    step = np.argmax(np.abs(ratio.mean(1) - 1))
+    return Distance(
+        float(np.sqrt(np.mean((mean - known) ** 2) / np.mean(known**2))),
+        float(ratio.mean(1)[step]),
+        float(np.sqrt(np.mean((ratio - 1) ** 2))),
+    )
+
+
+def from_kalman(filters, partial, problem, world=CHAIN):
+    """Distances of all filters of all replicas; of the partial network the variance alone.
+
+    Returns:
+      {name: [seeds] of `Distance` as lists}; "partial q": [seeds], its variance at the middle step
+      over that of the filter; "smoother": the same of the exact smoother.
+    """
+    x, replicas = problem.test.observations, problem.model.num_replicas
+    found = {
+        name: [list(kalman_distance(network, x, world, r)) for r in range(replicas)]
+        for name, network in filters.items()
+    }
+    rows = np.repeat(x[:, np.newaxis], replicas, 1)
+    cloud = follow(PartialPosterior(problem.model, partial, 1000), rows, num_particles=1000, seed=9)
+    middle = len(x) // 2
+    filtered = exact.kalman_filter(world, x).covariances[middle, 0, 0]
+    joint = JointGaussian(world, len(x))
+    smoothed = joint.condition(joint.state(middle), joint.observations)[1][0, 0]
+    own = cloud[middle, ..., 0].var(-1, ddof=1).mean(-1)
+    found["partial q"] = (own / filtered).tolist()
+    found["smoother"] = float(smoothed / filtered)
+    return found
+
+
+def _named(options, name, settings):
+    folder, progress = options.get("folder"), options.get("progress")
+    return {
+        "checkpoint": None if folder is None else Path(folder) / f"{name}.npz",
+        "progress": None if progress is None else progress(name, settings.num_steps),
+    }
+
+
+# Stored results -----------------------------------------------------------------------------------
+
+
+def stored(scale, variant):
+    """Read the committed result of a variant.
+
+    Raises:
+      ResultError: if there is none, or it is incomplete or altered.
+    """
+    options = f"--scale {scale} --seeds 0 1 2 --variant {variant}"
+    return find_stored("filters", scale, variant, "seeds*.json", options)
+
+
+def gain(result, name, baseline="partial q"):
+    """Next-step log-likelihood over the baseline's, nats per step: errors over seeds and groups.
+
+    Args:
+      result: from `run` or `stored`.
+      name, baseline: keys of its "next_step".
+
+    Returns:
+      `benchmark_figures.Difference`.
+    """
+    pair = ({"per_sequence": {"next_step": result["next_step"][key]}} for key in (name, baseline))
+    return crossed_difference(*pair, "next_step", groups=result["groups"])
+
+
+def coverage_of(result, name, level):
+    """Share of simulated states inside the set of a level, over seeds, as an `Estimate`."""
+    column = scoring.LEVELS.index(level)
+    return Estimate.from_samples([row[column] for row in result["coverage"][name]], kind="seeds")
