@@ -15,7 +15,6 @@ belief predicts it, nats per step; on sequences drawn from p, where the state is
 time that a step takes.
 """
 
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +25,15 @@ from tfp_gaps import _checks, filtering, storage, training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.benchmark_figures import crossed_difference
 from tfp_gaps.control import scoring
-from tfp_gaps.control.beliefs import BootstrapFilter, DistilledFilter, PartialPosterior, Seen
+from tfp_gaps.control.beliefs import BootstrapFilter, DistilledFilter, PartialPosterior
+from tfp_gaps.control.watching import (
+    ModelWorld,
+    Watch,
+    coverage,
+    energy_coefficients,
+    next_step,
+    simulate,
+)
 from tfp_gaps.data.sequences import Sequences
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact import linear_gaussian as exact
@@ -36,8 +43,8 @@ from tfp_gaps.experiments.world_models import find_stored
 from tfp_gaps.inference import backward
 from tfp_gaps.inference.filter_network import FilterNetwork, negative_log_likelihood
 from tfp_gaps.inference.look_ahead import LookAheadNetwork
-from tfp_gaps.models.state_space import LinearGaussianStateSpace, log_likelihood, sample_latents
-from tfp_gaps.networks import replica_normal, replica_seeds, split_seeds
+from tfp_gaps.models.state_space import LinearGaussianStateSpace
+from tfp_gaps.networks import replica_normal, replica_seeds
 from tfp_gaps.training import Settings
 
 VARIANTS = ("linear-gaussian", "traffic")
@@ -78,7 +85,7 @@ class Size:
     first: int = 5
 
 
-def _size(joint_steps, network_steps, *, batch=256, rate=5e-3, **fields):
+def _size(joint_steps, network_steps, *, batch=256, compiled=True, **fields):
     joint = Settings(
         joint_steps,
         32,
@@ -86,8 +93,11 @@ def _size(joint_steps, network_steps, *, batch=256, rate=5e-3, **fields):
         clip_norm=200.0,
         kl_warmup_steps=max(1, min(200, joint_steps // 4)),
         num_shards=1,
+        jit_compile=compiled,
     )
-    network = Settings(network_steps, batch, learning_rate=rate, clip_norm=200.0, num_shards=1)
+    network = replace(
+        joint, num_steps=network_steps, batch_size=batch, learning_rate=5e-3, kl_warmup_steps=0
+    )
     return Size(joint, network, **fields)
 
 
@@ -96,6 +106,8 @@ _SIZES = {
         20,
         20,
         batch=32,
+        # To compile would take longer than to train.
+        compiled=False,
         num_timesteps=8,
         num_train=500,
         num_test=20,
@@ -308,29 +320,6 @@ def _sizes(problem, size):
 # Beliefs ------------------------------------------------------------------------------------------
 
 
-class ModelWorld:
-    """A state-space model without controls in the words of `control.beliefs.BootstrapFilter`."""
-
-    def __init__(self, model):
-        self.model = model
-        self.state_size = self.noise_size = model.latent_size
-
-    def initial(self, noise):
-        """Draw z_1."""
-        first = self.model.initial()
-        return first.mean + first.scale * noise
-
-    def advance(self, state, action, noise):
-        """Draw z_t given z_{t-1}; there is no action."""
-        del action
-        later = self.model.transition(state)
-        return later.mean + later.scale * noise
-
-    def observation_log_prob(self, state, observation):
-        """ln p(x_t | z_t)."""
-        return log_likelihood(self.model, state, observation)
-
-
 def beliefs_of(problem, size, partial, filters):
     """What each of `FILTERS` that has a cloud, and the reference, believes: {name: belief}."""
     world = ModelWorld(problem.model)
@@ -342,153 +331,7 @@ def beliefs_of(problem, size, partial, filters):
     }
 
 
-def follow(belief, observations, *, num_particles, seed):
-    """Let a belief watch sequences, which may differ between replicas.
-
-    Args:
-      belief: one of `control.beliefs`.
-      observations: [time, replicas, sequences, channels].
-      num_particles: how many are kept.
-      seed: int.
-
-    Returns:
-      clouds: float32 [time, replicas, sequences, particles, latent].
-    """
-    nothing = tf.zeros([*observations.shape[1:3], 0])
-    begin, advance = _compiled(belief, num_particles, nothing)
-    clouds, memory = [], None
-    for t, row in enumerate(tf.constant(observations, tf.float32)):
-        key = replica_seeds([seed], "watch", t)[0]
-        memory, cloud = begin(row, key) if t == 0 else advance(memory, row, key)
-        clouds.append(cloud.numpy())
-    return np.stack(clouds)
-
-
-def _compiled(belief, num_particles, nothing):
-    @tf.function(jit_compile=True)
-    def begin(row, key):
-        memory = belief.start(Seen(row, ()), key)
-        return memory, belief.particles(memory, num_particles, key + 1)
-
-    @tf.function(jit_compile=True)
-    def advance(memory, row, key):
-        memory = belief.update(memory, nothing, Seen(row, ()), key)
-        return memory, belief.particles(memory, num_particles, key + 1)
-
-    return begin, advance
-
-
-def seconds_per_step(belief, observations, *, num_particles, repetitions=20):
-    """Median wall time in which a belief takes in an observation of every sequence.
-
-    Args:
-      belief, num_particles: as in `follow`.
-      observations: [time, replicas, sequences, channels]; the first two steps are used.
-      repetitions: measured steps.
-    """
-    rows = tf.constant(observations[:2], tf.float32)
-    begin, advance = _compiled(belief, num_particles, tf.zeros([*rows.shape[1:3], 0]))
-    key, spent = replica_seeds([0], "cost")[0], []
-    memory, _ = begin(rows[0], key)
-    memory, _ = advance(memory, rows[1], key)
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        memory, cloud = advance(memory, rows[1], key)
-        cloud.numpy()
-        spent.append(time.perf_counter() - start)
-    return float(np.median(spent))
-
-
-# Scores -------------------------------------------------------------------------------------------
-
-
-def next_step(model, clouds, observations, *, seed):
-    """ln p(x_{t+1} | x_{1:t}) when p(z_t | x_{1:t}) is what the cloud says, nats per step.
-
-    The cloud is moved by the model and the observation's density averaged over it. With M particles
-    the logarithm is too low by about half its variance; all beliefs are given the same M.
-
-    Args:
-      model: state-space model without controls.
-      clouds: from `follow`.
-      observations: [time, replicas, sequences, channels].
-      seed: int; the same noise moves all clouds.
-
-    Returns:
-      float64 [time - 1, replicas, sequences].
-    """
-
-    @tf.function(jit_compile=True)
-    def score(cloud, observation, key):
-        particles = tf.transpose(cloud, [2, 0, 1, 3])
-        noise = tf.random.stateless_normal(particles.shape, key, alg="philox")
-        later = model.transition(particles)
-        log_prob = log_likelihood(model, later.mean + later.scale * noise, observation)
-        return tf.reduce_logsumexp(log_prob, 0) - np.log(particles.shape[0])
-
-    x = tf.constant(observations, tf.float32)
-    found = [
-        score(clouds[t], x[t + 1], replica_seeds([seed], "next", t)[0]).numpy()
-        for t in range(len(clouds) - 1)
-    ]
-    return np.stack(found).astype(np.float64)
-
-
-def energy_coefficient(clouds, reference, *, num_particles=100):
-    """How far clouds are from a reference: 0 if the distributions are equal, 1 at most.
-
-        (2 E|a - b| - E|a - a'| - E|b - b'|) / (2 E|a - b|)
-
-    Expectations are over time and sequences too, and unbiased, so that equal distributions give
-    zero up to noise of either sign.
-
-    Args:
-      clouds, reference: from `follow`, independent of each other.
-      num_particles: of each that are compared in pairs.
-
-    Returns:
-      float64 [replicas].
-    """
-
-    @tf.function(jit_compile=True)
-    def distances(a, b):
-        between = tf.norm(a[..., tf.newaxis, :] - b[..., tf.newaxis, :, :], axis=-1)
-        return tf.reduce_mean(between, [1, 2, 3])
-
-    count = min(num_particles, clouds.shape[3], reference.shape[3])
-    a, b = (tf.constant(part[..., :count, :]) for part in (clouds, reference))
-    # Pairs of a particle with itself are zero and do not count.
-    own = count / (count - 1)
-    sums = np.mean(
-        [
-            [distances(x, y).numpy() for x, y in ((a[t], b[t]), (a[t], a[t]), (b[t], b[t]))]
-            for t in range(len(clouds))
-        ],
-        axis=0,
-        dtype=np.float64,
-    )
-    return 1 - own * (sums[1] + sums[2]) / (2 * sums[0])
-
-
-class _Latents:
-    """`scoring.calibrate` speaks of what a sensor shows: here, the latent state itself."""
-
-    @staticmethod
-    def emission(states):
-        return states
-
-    @staticmethod
-    def deviation(cloud, points):
-        return points - cloud.mean(-2, keepdims=True)
-
-
-def simulate(model, num_timesteps, num_sequences, *, seed):
-    """Draw from p(z, x): states and observations, each [time, replicas, sequences, channels]."""
-    seeds = replica_seeds([seed] * model.num_replicas, "simulated")
-    noise_seeds, sensor_seeds = split_seeds(seeds, 2)
-    noise = replica_normal([num_timesteps, num_sequences, model.latent_size], noise_seeds)
-    states = sample_latents(model, tf.transpose(noise, [1, 0, 2, 3]))
-    return states.numpy(), model.emission(states).sample(seed=sensor_seeds[0]).numpy()
+# Measuring ----------------------------------------------------------------------------------------
 
 
 def measure(problem, size, beliefs, *, guided=None):
@@ -505,19 +348,25 @@ def measure(problem, size, beliefs, *, guided=None):
       {name: [seeds][levels]}; "energy" {name: [seeds]}; "seconds" {name: float} for a step of all
       test sequences of all replicas.
     """
-    model, options = problem.model, {"num_particles": size.num_particles}
+    model = problem.model
     test = np.repeat(problem.test.observations[:, np.newaxis], model.num_replicas, 1)
-    states, simulated = simulate(model, len(test), size.num_test, seed=3)
-    reference = follow(beliefs[REFERENCE], test, seed=4, **options)
-    found = {name: {} for name in ("next_step", "coverage", "energy", "seconds")}
-    for name, belief in beliefs.items():
-        cloud = follow(belief, test, seed=5, **options)
-        ahead = next_step(model, cloud, test, seed=6)[size.first - 1 :]
-        found["next_step"][name] = ahead.mean(0)
-        found["energy"][name] = energy_coefficient(cloud, reference)
-        cloud = follow(belief, simulated, seed=7, **options)
-        found["coverage"][name] = scoring.calibrate(_Latents(), cloud, states).coverage.T
-        found["seconds"][name] = np.float64(seconds_per_step(belief, test, **options))
+    states, simulated = simulate(model, len(test), test.shape[2], seed=3)
+    watches = {name: Watch(belief, size.num_particles) for name, belief in beliefs.items()}
+    clouds = {name: watch.follow(test, seed=5) for name, watch in watches.items()}
+    found = {
+        "next_step": {
+            name: ahead[size.first - 1 :].mean(0)
+            for name, ahead in next_step(model, clouds, test, seed=6).items()
+        },
+        "energy": energy_coefficients(clouds, watches[REFERENCE].follow(test, seed=4)),
+        "coverage": {
+            name: coverage(watch.follow(simulated, seed=7), states).T
+            for name, watch in watches.items()
+        },
+        "seconds": {
+            name: np.float64(watch.seconds_per_step(test)) for name, watch in watches.items()
+        },
+    }
     for name, network in (("few particles", None), ("few particles, guided", guided)):
         if name == "few particles" or guided is not None:
             increments = filtering.particle_filter(
@@ -600,15 +449,16 @@ def _own_partial_pair(problem, size, splits, design, seeds, options):
     )
     own = problem._replace(model=pair.model)
     test = np.repeat(own.test.observations[:, np.newaxis], len(seeds), 1)
-    found = {}
-    for name, belief in (
-        ("partial q", PartialPosterior(pair.model, pair.network, size.num_particles)),
-        (REFERENCE, BootstrapFilter(ModelWorld(pair.model), size.num_reference)),
-    ):
-        cloud = follow(belief, test, num_particles=size.num_particles, seed=5)
-        ahead = next_step(pair.model, cloud, test, seed=6)[size.first - 1 :]
-        found[name] = ahead.mean(0).tolist()
-    return found
+    beliefs = {
+        "partial q": PartialPosterior(pair.model, pair.network, size.num_particles),
+        REFERENCE: BootstrapFilter(ModelWorld(pair.model), size.num_reference),
+    }
+    clouds = {
+        name: Watch(belief, size.num_particles).follow(test, seed=5)
+        for name, belief in beliefs.items()
+    }
+    ahead = next_step(pair.model, clouds, test, seed=6)
+    return {name: values[size.first - 1 :].mean(0).tolist() for name, values in ahead.items()}
 
 
 class Distance(NamedTuple):
@@ -663,7 +513,8 @@ def from_kalman(filters, partial, problem, world=CHAIN):
         for name, network in filters.items()
     }
     rows = np.repeat(x[:, np.newaxis], replicas, 1)
-    cloud = follow(PartialPosterior(problem.model, partial, 1000), rows, num_particles=1000, seed=9)
+    watch = Watch(PartialPosterior(problem.model, partial, 1000), 1000)
+    cloud = watch.follow(rows, seed=9)
     middle = len(x) // 2
     filtered = exact.kalman_filter(world, x).covariances[middle, 0, 0]
     joint = JointGaussian(world, len(x))

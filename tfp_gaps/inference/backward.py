@@ -142,32 +142,31 @@ def log_weights(model, network, observations, noise, last):
     return tf.reduce_sum(inside * (fit + log_prior) - log_q, 0)
 
 
-def negative_elbo(model, network, *, whole=False):
+def negative_elbo(model, network):
     """The loss (batch, seeds, kl_weight) -> [replicas], nats per sequence; see `training.fit`.
+
+    The last step is drawn uniformly for each sequence, so that f learns to be the filter at every
+    step.
 
     Args:
       model: state-space model without controls.
       network: `BackwardNetwork`.
-      whole: whether sequences are always taken to their end. Otherwise the last step is drawn
-        uniformly for each, so that f learns to be the filter at every step.
     """
 
     def loss(batch, seeds, kl_weight):
         del kl_weight
         observations = tf.cast(tf.transpose(batch["observations"], [2, 0, 1, 3]), tf.float32)
-        time, replicas, size, _ = observations.shape
+        time, _, size, _ = observations.shape
         noise_seeds, last_seeds = split_seeds(seeds, 2)
         noise = tf.transpose(
             replica_normal([time, size, model.latent_size], noise_seeds), [1, 0, 2, 3]
         )
-        last = tf.fill([replicas, size], time - 1)
-        if not whole:
-            last = tf.stack(
-                [
-                    tf.random.stateless_uniform([size], seed, 0, time, tf.int32, alg="philox")
-                    for seed in tf.unstack(last_seeds)
-                ]
-            )
+        last = tf.stack(
+            [
+                tf.random.stateless_uniform([size], seed, 0, time, tf.int32, alg="philox")
+                for seed in tf.unstack(last_seeds)
+            ]
+        )
         return -tf.reduce_mean(log_weights(model, network, observations, noise, last), -1)
 
     return loss
