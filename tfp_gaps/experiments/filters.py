@@ -68,6 +68,7 @@ class Size:
 
     joint: how a model that has to be learned is trained with its network.
     network: how each filter is trained on the fixed model.
+    polish: how the distilled ones are trained on, with less noise in the gradients; None for not.
     num_timesteps, num_train: of the chain's sequences.
     num_test: sequences that are scored, and as many that are simulated.
     num_particles: draws that a belief is judged by; num_reference: of the reference.
@@ -83,6 +84,7 @@ class Size:
     num_reference: int
     hidden_size: int = 32
     first: int = 5
+    polish: Settings | None = None
 
 
 def _size(joint_steps, network_steps, *, batch=256, compiled=True, **fields):
@@ -131,7 +133,7 @@ _SIZES = {
         num_train=100_000,
         num_test=170,
         num_particles=200,
-        num_reference=10_000,
+        num_reference=2000,
     ),
 }
 
@@ -142,7 +144,8 @@ def size_of(scale, variant="linear-gaussian"):
     size = _SIZES[_checks.one_of(scale, "scale", sorted(_SIZES))]
     if variant == "linear-gaussian" and scale == "paper":
         longer = replace(size.network, num_steps=3000, batch_size=512)
-        return replace(size, network=longer, num_test=500)
+        polish = replace(longer, num_steps=400, batch_size=1024, learning_rate=1e-3)
+        return replace(size, network=longer, polish=polish, num_test=500)
     return size
 
 
@@ -275,7 +278,15 @@ def distil(problem, size, *, seeds, num_components, **options):
 
     loss = negative_log_likelihood(network, problem.smoother)
     name = f"distilled {num_components}"
-    return network, _fit(loss, network, problem, size, seeds, name, options)
+    history = _fit(loss, network, problem, size, seeds, name, options)
+    if size.polish is not None:
+        path = options.get("checkpoint")
+        if path is not None:
+            options["checkpoint"] = path.with_name(f"{path.stem}-polish.npz")
+        history = _fit(
+            loss, network, problem, replace(size, network=size.polish), seeds, name, options
+        )
+    return network, history
 
 
 def fit_backward(problem, size, *, seeds, **options):
@@ -304,7 +315,8 @@ def _fit(loss, network, problem, size, seeds, name, options):
         sequential.data_points(problem.train),
         size.network,
         seeds=seeds,
-        fingerprint=f"{name} {size} {problem.source}",
+        # The fixed model was trained with `joint`, or is known.
+        fingerprint=f"{name} {size.hidden_size} {size.joint} {problem.source}",
         **options,
     )
 

@@ -1,0 +1,451 @@
+"""The gaps of a model that somebody brings: any joint distribution, and any approximation of it.
+
+    ln p(x) >= IWAE-K >= ELBO = E_q [ln p(x, z) - ln q(z)],      gap = ln p(x) - ELBO
+
+The model is a `tfd.JointDistribution*` with one observed part; its other parts are z. The
+approximation q is a distribution over these parts, such as the surrogate posteriors of
+`tfp.experimental.vi`, or, for amortised inference, a callable that is given the data and returns
+one with a batch axis over data. Where parts are constrained, the search for the best q and annealed
+importance sampling work on unconstrained numbers, through the model's own default bijector; the
+density changes by the Jacobian, the bounds do not.
+
+Values are nats per datum. A whole data set that is one observation counts as one datum.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfp_gaps import _checks, annealing, static_bounds
+from tfp_gaps._tensorflow import tf, tfk, tfp
+from tfp_gaps.estimate import Estimate
+from tfp_gaps.gaps import GapReport, decompose
+from tfp_gaps.tables import Table
+
+tfd = tfp.distributions
+
+
+class Model:
+    """A joint distribution, one part of which is observed.
+
+    Args:
+      joint: `tfd.JointDistribution*` of one datum, whose parts have names. It must accept two
+        leading axes, [draws, data]: the AutoBatched classes do; others do if their batch shape is
+        empty and their parts broadcast.
+      observed: name of the observed part.
+      example: a value of the observed part of one datum, from which the shapes are read.
+
+    Raises:
+      ValueError: for a name that the joint distribution does not have, or no part beside it.
+
+    >>> normal = tfd.JointDistributionNamedAutoBatched(
+    ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})
+    >>> model = Model(normal, "x", example=0.3)
+    >>> model.latents, model.num_numbers
+    (('z',), 1)
+    """
+
+    def __init__(self, joint, observed, *, example):
+        self.joint, self.observed = joint, observed
+        # In the order of the model; TFP resolves the names of all kinds of joint distributions.
+        self._names = tuple(joint._flat_resolve_names())
+        _checks.one_of(observed, "observed part", self._names)
+        self.latents = tuple(name for name in self._names if name != observed)
+        if not self.latents:
+            raise ValueError(
+                f"the joint distribution must have a latent part beside {observed!r}, but has none."
+            )
+        self._example_shape = tuple(np.shape(example))
+        pinned = joint.experimental_pin(**{observed: tf.convert_to_tensor(example)})
+        self._structure = pinned.event_shape
+        self._bijector = pinned.experimental_default_event_space_bijector()
+        free = self._bijector.inverse_event_shape(self._structure)
+        self._free_shapes = [shape.as_list() for shape in tf.nest.flatten(free)]
+        self._dtype = tf.nest.flatten(pinned.dtype)[0]
+        self.num_numbers = sum(int(np.prod(shape)) for shape in self._free_shapes)
+
+    def data(self, x):
+        """`x` with one leading axis over data, checked: [data, *event].
+
+        Raises:
+          ValueError: for another shape, or values that are not finite.
+        """
+        x = np.asarray(x)
+        if x.shape == self._example_shape:
+            x = x[np.newaxis]
+        if x.ndim != len(self._example_shape) + 1 or x.shape[1:] != self._example_shape:
+            raise ValueError(
+                f"data must have shape [data, *{self._example_shape}], as the example of "
+                f"{self.observed!r} has {self._example_shape}, but have shape {x.shape}."
+            )
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            bad = int(np.sum(~np.isfinite(x)))
+            raise ValueError(
+                f"data must be finite, but {bad} values are not. Leave these data out, or model "
+                f"what is missing."
+            )
+        return x
+
+    def log_joint(self, parts, x):
+        """ln p(x, z) for parts {name: [draws, data, *event]} and x [data, *event]."""
+        leading = tf.shape(tf.nest.flatten(parts)[0])[:2]
+        x = tf.convert_to_tensor(x)
+        tiled = tf.broadcast_to(x, tf.concat([leading[:1], tf.shape(x)], 0))
+        return self.joint.log_prob(**parts, **{self.observed: tiled})
+
+    def constrain(self, numbers):
+        """Turn unconstrained numbers into parts.
+
+        Args:
+          numbers: [draws, data, num_numbers].
+
+        Returns:
+          parts: {name: [draws, data, *event]}.
+          log_det: logarithm of the Jacobian determinant, [draws, data].
+        """
+        sizes = [int(np.prod(shape)) for shape in self._free_shapes]
+        leading = tf.shape(numbers)[:2]
+        flat = [
+            tf.reshape(piece, tf.concat([leading, tf.constant(shape, tf.int32)], 0))
+            for piece, shape in zip(tf.split(numbers, sizes, -1), self._free_shapes, strict=True)
+        ]
+        free = tf.nest.pack_sequence_as(self._structure, flat)
+        ranks = [len(shape) for shape in self._free_shapes]
+        log_det = self._bijector.forward_log_det_jacobian(
+            free, event_ndims=tf.nest.pack_sequence_as(self._structure, ranks)
+        )
+        return self._by_name(self._bijector.forward(free), self.latents), log_det
+
+    def unconstrain(self, parts):
+        """Turn parts {name: [draws, data, *event]} into numbers [draws, data, num_numbers]."""
+        flat = tf.nest.flatten(self._bijector.inverse(self._structured(parts)))
+        leading = tf.shape(flat[0])[:2]
+        rows = [tf.reshape(value, tf.concat([leading, [-1]], 0)) for value in flat]
+        return tf.concat(rows, -1)
+
+    def simulate(self, num_data, *, seed):
+        """Draw data with the latents that made them: (parts {name: [1, data, ...]}, x)."""
+        drawn = self._by_name(self.joint.sample([1, num_data], seed=seed), self._names)
+        x = drawn.pop(self.observed)[0]
+        return drawn, x.numpy()
+
+    def _by_name(self, structure, names):
+        """A structure as TFP returns it, as {name: value}; `names` are those of a plain list."""
+        if isinstance(structure, dict):
+            return dict(structure)
+        if hasattr(structure, "_asdict"):
+            return dict(structure._asdict())
+        if not isinstance(structure, list | tuple):
+            structure = [structure]
+        return dict(zip(names, structure, strict=True))
+
+    def _structured(self, parts):
+        """The opposite: {name: value} of the latents in the structure of the model."""
+        if isinstance(self._structure, dict):
+            return {name: parts[name] for name in self._structure}
+        if hasattr(self._structure, "_fields"):
+            return type(self._structure)(*(parts[name] for name in self._structure._fields))
+        return type(self._structure)(parts[name] for name in self.latents)
+
+    def draw(self, posterior, x, num_samples, seed):
+        """Draw from q: parts {name: [draws, data, ...]} and ln q, [draws, data].
+
+        Raises:
+          ValueError: if q has other parts than the model, or no number for each datum.
+        """
+        # Surrogates with deferred parameters are callable in name only.
+        q = posterior if hasattr(posterior, "log_prob") else posterior(x)
+        drawn = q.sample(num_samples, seed=seed)
+        log_q = q.log_prob(drawn)
+        count = len(drawn) if isinstance(drawn, dict | list | tuple) else 1
+        if count != len(self.latents):
+            raise ValueError(
+                f"the posterior must draw the latent part(s) {', '.join(self.latents)}, but its "
+                f"draws have {count} part(s). Build it over the joint distribution's latents."
+            )
+        parts = self._by_name(drawn, self.latents)
+        if set(parts) != set(self.latents):
+            raise ValueError(
+                f"the posterior must draw {', '.join(self.latents)}, but draws {', '.join(parts)}. "
+                f"Name its parts as the joint distribution does."
+            )
+        if log_q.shape.rank == 1:  # a surrogate without a data axis
+            parts = {name: value[:, tf.newaxis] for name, value in parts.items()}
+            log_q = log_q[:, tf.newaxis]
+        if tuple(log_q.shape) != (num_samples, len(x)):
+            raise ValueError(
+                f"the posterior must have one distribution for each of {len(x)} data, but its "
+                f"densities have shape {tuple(log_q.shape)} for {num_samples} draws. Return a "
+                f"batch of distributions, one for each row of the data."
+            )
+        return parts, log_q
+
+
+class MeanField:
+    """The family of independent normals over the unconstrained numbers, one member per datum.
+
+    Args:
+      model: `Model`.
+      means, scales: starting point, [data, num_numbers].
+    """
+
+    def __init__(self, model, means, scales):
+        self.model = model
+        self.means = tf.Variable(tf.cast(means, model._dtype))
+        self.log_scales = tf.Variable(tf.math.log(tf.cast(scales, model._dtype)))
+        self.trainable_variables = (self.means, self.log_scales)
+
+    def draw(self, num_samples, seed):
+        """Parts {name: [draws, data, ...]} and ln q, [draws, data]."""
+        normal = tfd.MultivariateNormalDiag(self.means, tf.exp(self.log_scales))
+        numbers = normal.sample(num_samples, seed=seed)
+        parts, log_det = self.model.constrain(numbers)
+        return parts, normal.log_prob(numbers) - log_det
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is spent on each bound.
+
+    num_samples: K draws of q for ELBO and IWAE-K.
+    search_steps: of Adam, for the best q; learning_rate falls along a cosine to a twentieth.
+    search_samples: draws per step.
+    num_chains, num_temperatures: of annealed importance sampling; 0 chains for none.
+    """
+
+    num_samples: int = 1000
+    search_steps: int = 1000
+    learning_rate: float = 5e-2
+    search_samples: int = 16
+    num_chains: int = 16
+    num_temperatures: int = 300
+
+    def __post_init__(self):
+        _checks.integer(self.num_samples, "num_samples", minimum=2, advice="Use 1000 for tables.")
+        for name in ("search_steps", "search_samples", "num_temperatures"):
+            _checks.integer(getattr(self, name), name, minimum=1)
+        _checks.integer(self.num_chains, "num_chains", minimum=0)
+        _checks.positive_float(self.learning_rate, "learning_rate")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found.
+
+    report: `gaps.GapReport`.
+    bounds: {name: float64 [data]}, lower bounds on ln p(x) or, with "upper" in the name, upper.
+    errors: {name: float64 [data]}, their standard errors over draws or chains.
+    """
+
+    report: GapReport
+    bounds: dict
+    errors: dict
+
+    def table(self):
+        """The bounds as a `Table`: mean over data with the error over data, or, for a single
+        datum, its value with the error over draws."""
+        rows = [[name, _mean(values, self.errors[name])] for name, values in self.bounds.items()]
+        return Table(["nats per datum", "mean ± standard error"], rows)
+
+
+def measure(model, posterior, data, *, seed, completions=None, evidence=None, effort=Effort()):
+    """Bound ln p(x) and split what the ELBO of a posterior lacks.
+
+    Args:
+      model: `Model`.
+      posterior: a distribution over the model's latent parts, or a callable (x [data, *event]) ->
+        such a distribution with a batch axis over data.
+      data: observed values, [data, *event], or a single one.
+      seed: int.
+      completions: data that agree with each datum in all that q sees, and are drawn from p(rest |
+        what q sees) otherwise, [completions, data, *event]; gives the conditioning gap. None if q
+        sees everything, or if that gap is to be counted as amortisation.
+      evidence: ln p(x), [data], where it is known; None to take the largest lower bound.
+      effort: `Effort`.
+
+    Returns:
+      `Measured`. Approximation counts against the independent normals over unconstrained numbers;
+      a q of a richer family can come out with a negative amortisation part.
+
+    Raises:
+      ValueError: as `Model.data`, `Model.draw` and `Effort`, and for densities that are not finite.
+
+    >>> joint = tfd.JointDistributionNamedAutoBatched(
+    ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})
+    >>> model = Model(joint, "x", example=0.0)
+    >>> found = measure(model, lambda x: tfd.Normal(0.5 * x, 0.5**0.5), [0.0, 2.0], seed=0,
+    ...                 effort=Effort(search_steps=200, num_chains=0))
+    >>> bool(abs(found.report.total.value) < 0.01)  # the posterior is exact
+    True
+    """
+    x = model.data(data)
+    parts, log_q = model.draw(posterior, x, effort.num_samples, seed)
+    found = {"posterior": _summary(model.log_joint(parts, x) - log_q, "the posterior")}
+    start = _moments(model, parts)
+    best = _search(model, start, x[np.newaxis], effort, seed + 1)
+    found["best q"] = _summary(_log_weights(model, best, x, effort, seed + 2), "the best q")
+    bounds = {
+        "ELBO": found["posterior"].elbo[0],
+        "IWAE": found["posterior"].iwae[0],
+        "ELBO, best q": found["best q"].elbo[0],
+        "IWAE, best q": found["best q"].iwae[0],
+    }
+    errors = {
+        "ELBO": found["posterior"].elbo_error[0],
+        "IWAE": found["posterior"].iwae_error[0],
+        "ELBO, best q": found["best q"].elbo_error[0],
+        "IWAE, best q": found["best q"].iwae_error[0],
+    }
+    if effort.num_chains:
+        annealed = _anneal(model, best, x, effort, seed + 3)
+        bounds["annealed"], errors["annealed"] = annealed.log_evidence(), annealed.standard_error()
+    shared = None
+    if completions is not None:
+        completions = np.stack([model.data(part) for part in completions])
+        _same_number(completions, x)
+        q = _search(model, start, completions, effort, seed + 4)
+        summary = _summary(_log_weights(model, q, x, effort, seed + 5), "the best shared q")
+        shared = bounds["ELBO, best shared q"] = summary.elbo[0]
+        errors["ELBO, best shared q"] = summary.elbo_error[0]
+    report = decompose(
+        **_evidence(bounds, evidence, len(x)),
+        elbo=bounds["ELBO"],
+        best_per_datum=bounds["ELBO, best q"],
+        best_shared=shared,
+    )
+    return Measured(report, bounds, errors)
+
+
+def upper_bound(model, latents, data, *, seed, effort=Effort()):
+    """Bound ln p(x) from above for data that the model made, by annealing backwards from z.
+
+    Args:
+      model: `Model`.
+      latents: {name: [1, data, *event]}, what made the data: an exact draw of their posterior, as
+        from `Model.simulate`.
+      data: [data, *event].
+      seed: int.
+      effort: `Effort` with at least one chain.
+
+    Returns:
+      (float64 [data], standard errors over chains [data]).
+    """
+    x = model.data(data)
+    _checks.integer(effort.num_chains, "num_chains", minimum=1)
+    numbers = model.unconstrain(latents)
+    start = _search(model, (numbers[0], tf.ones_like(numbers[0])), x[np.newaxis], effort, seed)
+    draws = np.repeat(numbers.numpy(), effort.num_chains, 0)
+    # The path must not know the posterior draw: it starts where `measure` has it start.
+    found = annealing.reverse(
+        _density(model, x),
+        draws,
+        num_steps=effort.num_temperatures,
+        seed=seed + 1,
+        initial=_initial(start),
+        dtype=model._dtype,
+    )
+    return found.log_evidence(), found.standard_error()
+
+
+def _evidence(bounds, evidence, num_data):
+    """The known evidence, or the lower bound with the largest mean, and its name."""
+    if evidence is not None:
+        value = np.broadcast_to(np.asarray(evidence, np.float64), [num_data])
+        return {"evidence": value, "basis": {"evidence": "known"}}
+    lower = {name: v for name, v in bounds.items() if name in ("annealed", "IWAE", "IWAE, best q")}
+    best = max(lower, key=lambda name: np.nan_to_num(lower[name].mean(), nan=-np.inf))
+    return {"evidence": lower[best], "basis": {"evidence": f"{best}, a lower bound"}}
+
+
+def _moments(model, parts):
+    """Mean and standard deviation of q's draws as unconstrained numbers, each [data, numbers]."""
+    numbers = model.unconstrain(parts)
+    return tf.reduce_mean(numbers, 0), tf.math.reduce_std(numbers, 0) + 1e-6
+
+
+def _search(model, start, completions, effort, seed):
+    """The member of `MeanField` with the largest mean ELBO over completions, for each datum."""
+    family = MeanField(model, *start)
+    rate = tfk.optimizers.schedules.CosineDecay(
+        effort.learning_rate, effort.search_steps, alpha=0.05
+    )
+    optimiser = tfk.optimizers.Adam(rate)
+    x = tf.constant(completions, model._dtype)
+
+    @tf.function
+    def step(key):
+        draw_seed, choice_seed = tf.unstack(tfp.random.split_seed(key, 2))
+        choice = tf.random.stateless_uniform([], choice_seed, 0, len(completions), tf.int32)
+        with tf.GradientTape() as tape:
+            parts, log_q = family.draw(effort.search_samples, draw_seed)
+            loss = tf.reduce_sum(tf.reduce_mean(log_q - model.log_joint(parts, x[choice]), 0))
+        gradients = tape.gradient(loss, family.trainable_variables)
+        optimiser.apply_gradients(zip(gradients, family.trainable_variables, strict=True))
+        return loss
+
+    for number in range(effort.search_steps):
+        loss = step(tf.constant([seed, number], tf.int32))
+    if not np.isfinite(loss.numpy()):
+        raise ValueError(
+            "the search for the best q diverged: the ELBO is not finite. Lower learning_rate in "
+            "Effort, or look for parameters at which the model's density is not finite."
+        )
+    return family
+
+
+def _log_weights(model, family, x, effort, seed):
+    parts, log_q = family.draw(effort.num_samples, tf.constant([seed, 0], tf.int32))
+    return model.log_joint(parts, x) - log_q
+
+
+def _summary(log_weights, name):
+    values = np.asarray(log_weights, np.float64)[:, np.newaxis]
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"ln p(x, z) - ln q(z) must be finite at draws of {name}, but "
+            f"{int(np.sum(~np.isfinite(values)))} of {values.size} are not. A q that reaches where "
+            f"the model has no density has an infinite gap: restrict its support."
+        )
+    return static_bounds.summarise(values)
+
+
+def _density(model, x):
+    def log_joint(numbers):
+        parts, log_det = model.constrain(numbers)
+        return model.log_joint(parts, x) + log_det
+
+    return log_joint
+
+
+def _initial(family):
+    return tfd.MultivariateNormalDiag(
+        tf.constant(family.means.numpy()), tf.constant(np.exp(family.log_scales.numpy()))
+    )
+
+
+def _anneal(model, best, x, effort, seed):
+    """From the best q, not from the prior: the path is shorter."""
+    return annealing.forward(
+        _density(model, x),
+        batch_shape=(len(x),),
+        latent_size=model.num_numbers,
+        num_chains=effort.num_chains,
+        num_steps=effort.num_temperatures,
+        seed=seed,
+        initial=_initial(best),
+        dtype=model._dtype,
+    )
+
+
+def _same_number(completions, x):
+    if completions.shape[1:] != x.shape:
+        raise ValueError(
+            f"completions must have shape [completions, *{x.shape}], but have shape "
+            f"{completions.shape}. Give several completions of each datum."
+        )
+
+
+def _mean(values, errors):
+    if len(values) == 1:
+        return Estimate(float(values[0]), float(errors[0]), kind="draws")
+    return Estimate.from_samples(values, kind="data points")
