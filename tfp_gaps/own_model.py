@@ -55,8 +55,10 @@ class Model:
             raise ValueError(
                 f"the joint distribution must have a latent part beside {observed!r}, but has none."
             )
-        self._example_shape = tuple(np.shape(example))
-        pinned = joint.experimental_pin(**{observed: tf.convert_to_tensor(example)})
+        example = tf.convert_to_tensor(example)
+        self._example_shape = tuple(example.shape)
+        self._observed_dtype = example.dtype.as_numpy_dtype
+        pinned = joint.experimental_pin(**{observed: example})
         self._structure = pinned.event_shape
         self._bijector = pinned.experimental_default_event_space_bijector()
         free = self._bijector.inverse_event_shape(self._structure)
@@ -84,7 +86,7 @@ class Model:
                 f"data must be finite, but {bad} values are not. Leave these data out, or model "
                 f"what is missing."
             )
-        return x
+        return x.astype(self._observed_dtype)
 
     def log_joint(self, parts, x):
         """ln p(x, z) for parts {name: [draws, data, *event]} and x [data, *event]."""
@@ -279,6 +281,8 @@ def measure(model, posterior, data, *, seed, completions=None, evidence=None, ef
     True
     """
     x = model.data(data)
+    if completions is not None:
+        completions = _completions(model, completions, x)
     parts, log_q = model.draw(posterior, x, effort.num_samples, seed)
     found = {"posterior": _summary(model.log_joint(parts, x) - log_q, "the posterior")}
     start = _moments(model, parts)
@@ -301,18 +305,12 @@ def measure(model, posterior, data, *, seed, completions=None, evidence=None, ef
         bounds["annealed"], errors["annealed"] = annealed.log_evidence(), annealed.standard_error()
     shared = None
     if completions is not None:
-        completions = np.stack([model.data(part) for part in completions])
-        _same_number(completions, x)
         q = _search(model, start, completions, effort, seed + 4)
         summary = _summary(_log_weights(model, q, x, effort, seed + 5), "the best shared q")
         shared = bounds["ELBO, best shared q"] = summary.elbo[0]
         errors["ELBO, best shared q"] = summary.elbo_error[0]
-    report = decompose(
-        **_evidence(bounds, evidence, len(x)),
-        elbo=bounds["ELBO"],
-        best_per_datum=bounds["ELBO, best q"],
-        best_shared=shared,
-    )
+    known, basis = _evidence(bounds, errors, evidence, len(x))
+    report = _report(bounds, errors, known, shared is not None, basis)
     return Measured(report, bounds, errors)
 
 
@@ -347,14 +345,41 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
     return found.log_evidence(), found.standard_error()
 
 
-def _evidence(bounds, evidence, num_data):
-    """The known evidence, or the lower bound with the largest mean, and its name."""
+def _evidence(bounds, errors, evidence, num_data):
+    """The known evidence, or the lower bound with the largest mean: ((values, errors), basis)."""
     if evidence is not None:
         value = np.broadcast_to(np.asarray(evidence, np.float64), [num_data])
-        return {"evidence": value, "basis": {"evidence": "known"}}
+        return (value, np.zeros(num_data)), {"evidence": "known"}
     lower = {name: v for name, v in bounds.items() if name in ("annealed", "IWAE", "IWAE, best q")}
     best = max(lower, key=lambda name: np.nan_to_num(lower[name].mean(), nan=-np.inf))
-    return {"evidence": lower[best], "basis": {"evidence": f"{best}, a lower bound"}}
+    return (lower[best], errors[best]), {"evidence": f"{best}, a lower bound"}
+
+
+def _report(bounds, errors, evidence, is_shared, basis):
+    """Paired over data; of a single datum, with the errors over draws, taken for independent."""
+    names = {"elbo": "ELBO", "best_per_datum": "ELBO, best q"}
+    if is_shared:
+        names["best_shared"] = "ELBO, best shared q"
+    if len(bounds["ELBO"]) > 1:
+        given = {key: bounds[name] for key, name in names.items()}
+        return decompose(evidence=evidence[0], **given, basis=basis)
+    given = {
+        key: Estimate(float(bounds[name][0]), float(errors[name][0]), kind="Monte Carlo")
+        for key, name in names.items()
+    }
+    top = Estimate(float(evidence[0][0]), float(evidence[1][0]), kind="Monte Carlo")
+    nothing = Estimate(0.0, kind="exact")
+    last = given.get("best_shared", given["best_per_datum"])
+    return GapReport(
+        top,
+        approximation=top - given["best_per_datum"],
+        conditioning=given["best_per_datum"] - last if is_shared else nothing,
+        capacity=nothing,
+        optimisation=last - given["elbo"],
+        elbo=given["elbo"],
+        total=top - given["elbo"],
+        basis=basis,
+    )
 
 
 def _moments(model, parts):
@@ -370,7 +395,7 @@ def _search(model, start, completions, effort, seed):
         effort.learning_rate, effort.search_steps, alpha=0.05
     )
     optimiser = tfk.optimizers.Adam(rate)
-    x = tf.constant(completions, model._dtype)
+    x = tf.constant(completions)
 
     @tf.function
     def step(key):
@@ -437,15 +462,17 @@ def _anneal(model, best, x, effort, seed):
     )
 
 
-def _same_number(completions, x):
-    if completions.shape[1:] != x.shape:
+def _completions(model, completions, x):
+    found = np.stack([model.data(part) for part in completions])
+    if found.shape[1:] != x.shape:
         raise ValueError(
-            f"completions must have shape [completions, *{x.shape}], but have shape "
-            f"{completions.shape}. Give several completions of each datum."
+            f"completions must have shape [completions, *{x.shape}], but have shape {found.shape}. "
+            f"Give several completions of each datum."
         )
+    return found
 
 
 def _mean(values, errors):
     if len(values) == 1:
-        return Estimate(float(values[0]), float(errors[0]), kind="draws")
+        return Estimate(float(values[0]), float(errors[0]), kind="Monte Carlo")
     return Estimate.from_samples(values, kind="data points")
