@@ -15,7 +15,7 @@ CHAPTERS ?=
 # `make paper` gives each run two of so many cores.
 CORES ?= 2
 
-.PHONY: help env book html test lint unit verdicts rerun check data bench paper lock clean
+.PHONY: help env book html test lint unit verdicts rerun check data bench paper gpu links archive lock clean
 
 help: ## Show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -77,6 +77,24 @@ bench: env ## Time a training step here, in PyTorch and in JAX; options as BENCH
 paper: env data ## Compute the stored results that are missing: hours; resumes where it stopped
 	@$(BIN)/tfp-gaps sweep --cores $(CORES)
 
+gpu: env ## Add the CUDA libraries to .venv, and say whether the GPU is fit for the chapters
+	@$(BIN)/uv --no-config pip install --quiet --python $(PYTHON_IN_ENV) --require-hashes -r requirements-gpu.lock
+	$(PYTHON_IN_ENV) tools/device.py
+
+links: env ## Follow every link of the book; needs the network
+	@$(PYTHON_IN_ENV) tools/mathjax.py
+	$(PYTHON_IN_ENV) tools/build.py . linkcheck
+
+archive: html ## Pack pages and stored results, with checksums, into _build/archive
+	@rm -rf _build/archive
+	mkdir -p _build/archive
+	pack() { tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf - "$${@:2}" | gzip -n > "_build/archive/$$1.tar.gz"; }
+	pack pages -C _build html
+	pack results --exclude=.checkpoints results
+	cd _build/archive
+	sha256sum *.tar.gz > SHA256SUMS
+	cat SHA256SUMS
+
 lock: ## Resolve the dependencies anew and write the lock files
 	@tools/environment.sh uv
 	compile() {
@@ -86,6 +104,7 @@ lock: ## Resolve the dependencies anew and write the lock files
 	compile pyproject.toml --extra book --extra test --output-file requirements.lock
 	compile pyproject.toml --extra sweep --extra flights --extra gym --constraint requirements.lock \
 	    --output-file requirements-tools.lock
+	compile pyproject.toml --extra gpu --constraint requirements.lock --output-file requirements-gpu.lock
 	echo uv | compile - --no-annotate --output-file requirements-uv.lock
 
 clean: ## Remove what the commands above made, except .venv and fetched data

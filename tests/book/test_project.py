@@ -12,7 +12,12 @@ from packaging.requirements import Requirement
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = ["requirements.lock", "requirements-tools.lock", "requirements-uv.lock"]
+LOCKS = [
+    "requirements.lock",
+    "requirements-tools.lock",
+    "requirements-gpu.lock",
+    "requirements-uv.lock",
+]
 
 
 def pins(lock):
@@ -38,6 +43,11 @@ def test_the_lock_fits_the_declared_ranges():
         wanted = Requirement(text)
         assert wanted.name in locked, text
         assert wanted.specifier.contains(locked[wanted.name]), (text, locked[wanted.name])
+
+
+def test_the_gpu_lock_changes_no_package_of_the_lock():
+    added = pins("requirements-gpu.lock").keys() - pins("requirements.lock").keys()
+    assert added and all(name.startswith("nvidia-") for name, _ in added)
 
 
 def test_conda_installs_the_lock_on_its_python():
