@@ -15,7 +15,7 @@ CHAPTERS ?=
 # `make paper` gives each run two of so many cores.
 CORES ?= 2
 
-.PHONY: help env book html test lint unit verdicts rerun check data bench paper gpu links archive lock clean
+.PHONY: help env book html test lint unit verdicts rerun check summary data bench paper gpu links archive lock clean
 
 help: ## Show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -68,6 +68,9 @@ rerun: env data ## Execute chapters again: all, or CHAPTERS="elbo digits"
 check: env ## Say whether every chapter is fit to be committed
 	@$(PYTHON_IN_ENV) tools/chapters.py check
 
+summary: env ## Print how many claims the stored chapters reproduce, to compare after a rerun
+	@$(PYTHON_IN_ENV) tools/chapters.py summary
+
 data: env ## Fetch the digits, if they are not in the cache yet
 	@$(BIN)/tfp-gaps data fetch digits
 
@@ -108,5 +111,5 @@ lock: ## Resolve the dependencies anew and write the lock files
 	echo uv | compile - --no-annotate --output-file requirements-uv.lock
 
 clean: ## Remove what the commands above made, except .venv and fetched data
-	@rm -rf _build book/_extra .pytest_cache .ruff_cache .hypothesis ./*.egg-info
+	@rm -rf _build book/_extra book/_generated .pytest_cache .ruff_cache .hypothesis ./*.egg-info
 	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

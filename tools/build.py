@@ -1,12 +1,15 @@
 """Build the pages: python tools/build.py FOLDER writes FOLDER/_build/html.
 
 Warnings are errors, missing references are warnings, and a build that ends without a page is a
-failure. Nothing is executed: see _config.yml.
+failure. No chapter is executed: see _config.yml. What pages take from data is written first, by
+tools/pages.py.
 """
 
 import pathlib
 import subprocess
 import sys
+
+import pages
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -14,6 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def build(folder, root=ROOT, builder="html"):
     """Build the book of the checkout `root` below `folder` and return the exit status."""
     folder = pathlib.Path(folder).resolve()
+    pages.write(root)
     program = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", program, "build", str(root / "book")]
     command += ["--config", str(root / "_config.yml"), "--toc", str(root / "_toc.yml")]

@@ -5,6 +5,7 @@
     python tools/chapters.py stale            list what has to be executed again, and why
     python tools/chapters.py refresh          execute what is stale
     python tools/chapters.py check            exit 1 unless every chapter is fit to be committed
+    python tools/chapters.py summary          print how many claims the stored chapters reproduce
 
 A chapter is replaced only after it has run to its end: one that fails stays as it was. Exit status
 1 means that a chapter failed or is unfit, 2 that the command was used wrongly.
@@ -20,6 +21,7 @@ import finishing
 import notebooks
 import staleness
 from notebooks import ChapterError, Project
+from tfp_gaps import claims
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -50,6 +52,7 @@ def _parser():
         ("stale", _stale, None, "list what has to be executed again, and why"),
         ("refresh", _refresh, None, "execute what is stale"),
         ("check", _check, None, "exit 1 unless every chapter is fit to be committed"),
+        ("summary", _summary, None, "print how many claims the stored chapters reproduce"),
     ):
         sub = commands.add_parser(name, help=text)
         sub.set_defaults(command=command)
@@ -72,7 +75,7 @@ def run(project, name):
     notebook = notebooks.read(path)
     print(f"{name}: running", file=sys.stderr, flush=True)
     cost = execution.execute(project, name, notebook)
-    finishing.finish(project, name, notebook, cost)
+    finishing.finish(project, name, notebook, cost, execution.machine())
     notebooks.write(path, notebook)
     finishing.fill_readme(project)
     print(f"{name}: {cost}, {cost.cpu_seconds:.0f} CPU seconds", flush=True)
@@ -126,6 +129,16 @@ def _check(project, options):
         for problem in problems:
             print(f"{name}: {problem}")
     return 1 if any(found.values()) else 0
+
+
+def _summary(project, options):
+    ledger = claims.load(project.book / "claims.yml")
+    try:
+        rows = claims.scorecard_rows(ledger, claims.collect(project.book))
+    except claims.ClaimsError as error:
+        raise ChapterError(str(error)) from error
+    print(claims.summary_line(rows))
+    return 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from finishing import COST
 
 MINIMUM_ALT_LENGTH = 40
 MAXIMUM_BYTES = 1_500_000
+MAXIMUM_SECONDS, MAXIMUM_GIGABYTES = 150, 1.6
+"""What a chapter may take on two cores: minutes for a reader, and a hosted notebook's 2 GB."""
 SHOWN = {"text/plain", "text/html", "text/markdown", "text/latex", notebooks.CLAIM_MIME}
 GLUED = "application/papermill.record/"
 CHECKED = "# NBVAL_CHECK_OUTPUT"

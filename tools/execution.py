@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import platform
 import re
 import tempfile
 import time
@@ -36,6 +37,25 @@ class Cost:
         time_taken = f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
         cores = "1 CPU core" if self.cores == 1 else f"{self.cores} CPU cores"
         return f"{time_taken} and {self.peak_gigabytes:.1f} GB on {cores}"
+
+
+def machine():
+    """Return what a reader must know of this machine to judge a time: nothing that names it."""
+    cpus, gpus = pathlib.Path("/proc/cpuinfo"), pathlib.Path("/proc/driver/nvidia/gpus")
+    models = re.findall(r"^model name\s*: (.+)$", _text(cpus), re.MULTILINE)
+    cards = [_text(path) for path in sorted(gpus.glob("*/information"))]
+    return {
+        "processor": models[0].strip() if models else platform.machine(),
+        "memory_gigabytes": round(psutil.virtual_memory().total / 1e9),
+        "gpus": [
+            name.strip() for card in cards for name in re.findall(r"^Model:(.+)$", card, re.M)
+        ],
+        "system": platform.system(),
+    }
+
+
+def _text(path):
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def execute(project, name, notebook, timeout=TIMEOUT):

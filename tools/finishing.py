@@ -18,8 +18,13 @@ _KEPT_METADATA = ("kernelspec", "language_info", "tfp_gaps", "mystnb")
 _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def finish(project, name, notebook, cost):
+def finish(project, name, notebook, cost, machine):
     """Give an executed notebook its figures' words, its cost line, its stamp and stable metadata.
+
+    Args:
+      project, name, notebook: the chapter.
+      cost: the `execution.Cost` of the run.
+      machine: what `execution.machine` says of where it ran.
 
     Raises:
         ChapterError: if a cell shows two figures, two figures share a name, or the first cell has
@@ -39,6 +44,7 @@ def finish(project, name, notebook, cost):
     tidy(notebook)
     own = notebook.metadata.setdefault("tfp_gaps", {})
     own["cost"] = vars(cost).copy()
+    own["machine"] = machine
     own["inputs"] = staleness.inputs(project, name, notebook)
 
 

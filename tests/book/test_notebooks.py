@@ -35,8 +35,8 @@ def test_chapter_is_fit_to_be_committed(chapter):
 def test_chapter_fits_into_a_small_machine(chapter):
     name, notebook = chapter
     cost = notebook.metadata.tfp_gaps.cost
-    assert cost.seconds < 150, name
-    assert cost.peak_gigabytes < 1.6, name
+    assert cost.seconds < checks.MAXIMUM_SECONDS, name
+    assert cost.peak_gigabytes < checks.MAXIMUM_GIGABYTES, name
 
 
 def test_metadata_are_nobodys(chapter):

@@ -1,0 +1,188 @@
+"""Write the parts of pages that are made of data, before the build: book/_generated/*.md.
+
+The page on reproducibility includes them. They hold what the chapters stored when they ran (cost,
+machine, verdicts), what the ledger asks, and what the lock pins; no number is typed. They are not
+committed, so they cannot fall behind.
+"""
+
+import collections
+
+import notebooks
+import staleness
+from checks import MAXIMUM_GIGABYTES, MAXIMUM_SECONDS
+from finishing import title
+from notebooks import Project, write_text
+from tfp_gaps import claims
+
+FOLDER = "_generated"
+# The packages that a result can depend on, or a page; the lock holds the others.
+PACKAGES = (
+    "tensorflow",
+    "tf-keras",
+    "tensorflow-probability",
+    "numpy",
+    "scipy",
+    "matplotlib",
+    "jupyter-book",
+    "nbval",
+)
+
+
+def write(root):
+    """Write all generated parts of the checkout `root`; a book without a ledger has none."""
+    project = Project(root)
+    if not (project.book / "claims.yml").is_file():
+        return
+    rows = claims.scorecard_rows(
+        claims.load(project.book / "claims.yml"), claims.collect(project.book)
+    )
+    parts = {
+        "verdicts": verdicts(project, rows),
+        "held": held(rows),
+        "different": different(rows),
+        "pending": pending(rows),
+        "costs": costs(project),
+        "versions": versions(project),
+    }
+    folder = project.book / FOLDER
+    folder.mkdir(exist_ok=True)
+    for name, lines in parts.items():
+        write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
+
+
+def table(head, rows):
+    """Return the lines of a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(str(cell) for cell in line)} |" for line in lines]
+
+
+def link(project, name):
+    """Return a link to a chapter, under its title."""
+    return f"[{title(notebooks.read(project.path(name)))}]({name}.ipynb)"
+
+
+# --- the ledger ----------------------------------------------------------------------------------
+
+
+def verdicts(project, rows):
+    """Return the line that a rerun is compared with, and the verdicts of each chapter."""
+    by_chapter = collections.defaultdict(list)
+    for row in rows:
+        by_chapter[row.claim.chapter].append(row)
+    names = [name for name in project.chapters() if name in by_chapter]
+    cells = [[link(project, name), *_counts(by_chapter[name])] for name in names]
+    others = [row for row in rows if row.claim.chapter not in names]
+    if others:
+        cells.append(["no chapter yet", *_counts(others)])
+    cells.append(["**all**", *_counts(rows)])
+    return [
+        f"> **{claims.summary_line(rows)}**",
+        "",
+        *table(["chapter", *claims.VERDICTS], cells),
+    ]
+
+
+def _counts(rows):
+    return list(claims.verdict_totals(rows).values())
+
+
+def held(rows):
+    """Return how many claims held, in total and by kind."""
+    kinds = [kind for kind in claims.KINDS if any(row.claim.kind == kind for row in rows)]
+    cells = [
+        [kind, *_counts([row for row in rows if row.claim.kind == kind]), _number(rows, kind)]
+        for kind in kinds
+    ]
+    return table(["kind of claim", *claims.VERDICTS, "all"], cells)
+
+
+def _number(rows, kind):
+    return sum(row.claim.kind == kind for row in rows)
+
+
+def different(rows):
+    """Return the claims whose criteria fail, each with what was measured."""
+    found = [row for row in rows if row.verdict == claims.DIFFERENT]
+    lines = [line for row in found for line in _failure(row)]
+    return lines or ["Every claim that was measured held."]
+
+
+def _failure(row):
+    """Yield one claim that differs as a list item, and below it the criteria that fail."""
+    page, anchor = row.link.split("#")
+    yield f'- <a href="{page}#{anchor}">{row.claim.id}</a>: {row.claim.statement}'
+    for criterion in row.claim.criteria:
+        if not row.record.holds(criterion):
+            estimate = row.record.estimates[criterion.name]
+            asked = criterion.requirement()
+            yield f"  - {criterion.name}: **{estimate}**, where {asked} was asked"
+
+
+def pending(rows):
+    """Return the claims that no chapter has measured, with the plan."""
+    found = [row for row in rows if row.verdict == claims.NOT_TESTED]
+    lines = [f"- {row.claim.id}: {row.claim.statement} Plan: {row.note}" for row in found]
+    return lines or ["None: every claim of the ledger has been measured."]
+
+
+# --- the chapters --------------------------------------------------------------------------------
+
+
+def costs(project):
+    """Return time, memory, machine and state of every chapter, and the sums."""
+    found = {name: notebooks.read(project.path(name)) for name in project.chapters()}
+    own = {name: notebook.metadata.get("tfp_gaps", {}) for name, notebook in found.items()}
+    cells = [_cost_row(project, name, found[name], own[name]) for name in found]
+    spent = [entry["cost"] for entry in own.values() if "cost" in entry]
+    seconds = sum(cost["seconds"] for cost in spent)
+    cpu = sum(cost["cpu_seconds"] for cost in spent)
+    peak = max(cost["peak_gigabytes"] for cost in spent)
+    cells.append(["**all, one after the other**", f"{seconds:.0f}", f"{cpu:.0f}", peak, "", "", ""])
+    head = ["chapter", "time, s", "CPU time, s", "peak memory, GB", "cores", "machine", "state"]
+    return [
+        f"Allowed: {MAXIMUM_SECONDS} s and {MAXIMUM_GIGABYTES} GB a chapter.",
+        "",
+        *table(head, cells),
+    ]
+
+
+def _cost_row(project, name, notebook, own):
+    reasons = staleness.reasons(project, name, notebook)
+    state = "fresh" if not reasons else "stale: " + "; ".join(reasons[:2])
+    cost = own.get("cost")
+    if cost is None:
+        return [link(project, name), "", "", "", "", "", state]
+    return [
+        link(project, name),
+        f"{cost['seconds']:.0f}",
+        f"{cost['cpu_seconds']:.0f}",
+        f"{cost['peak_gigabytes']:.2f}",
+        cost["cores"],
+        _machine(own.get("machine")),
+        state,
+    ]
+
+
+def _machine(machine):
+    """Say on which machine a chapter ran; chapters of before it was stored do not know."""
+    if machine is None:
+        return "not recorded"
+    accelerator = ", ".join(machine["gpus"]) or "no GPU"
+    return f"{machine['processor']}, {machine['memory_gigabytes']} GB, {accelerator}"
+
+
+# --- the packages --------------------------------------------------------------------------------
+
+
+def versions(project):
+    """Return the pinned versions of the packages that matter, and the digest of the whole lock."""
+    pinned = dict(pin.split("==") for pin in staleness.pins(project.lock))
+    python = {
+        notebooks.read(project.path(name)).metadata.get("language_info", {}).get("version", "?")
+        for name in project.chapters()
+    }
+    cells = [["Python", " and ".join(sorted(python))]]
+    cells += [[name, pinned[name]] for name in PACKAGES if name in pinned]
+    digest = staleness.digest(*staleness.pins(project.lock))
+    cells.append([f"all {len(pinned)} packages of requirements.lock, digest", f"`{digest}`"])
+    return table(["package", "version"], cells)
