@@ -493,6 +493,18 @@ class Distance(NamedTuple):
     variance_spread: float
 
 
+def moments(network, observations):
+    """Mean and variance of a filter's belief, each [time, replicas, sequences, latent].
+
+    Args:
+      network: `FilterNetwork`.
+      observations: [time, sequences, channels]; every replica sees the same.
+    """
+    rows = np.repeat(observations[:, np.newaxis], network.num_replicas, 1)
+    belief = network.mixture(network.context(tf.constant(rows, tf.float32)))
+    return belief.mean().numpy(), belief.variance().numpy()
+
+
 def kalman_distance(network, observations, world=CHAIN, replica=0):
     """Compare a filter's own moments with the Kalman filter's.
 
@@ -506,9 +518,7 @@ def kalman_distance(network, observations, world=CHAIN, replica=0):
       `Distance`.
     """
     kalman = exact.kalman_filter(world, observations)
-    rows = np.repeat(observations[:, np.newaxis], network.num_replicas, 1)
-    belief = network.mixture(network.context(tf.constant(rows, tf.float32)))
-    mean, variance = (part.numpy()[:, replica, :, 0] for part in (belief.mean(), belief.variance()))
+    mean, variance = (part[:, replica, :, 0] for part in moments(network, observations))
     known = kalman.means[..., 0]
     ratio = variance / kalman.covariances[:, :, 0]
     step = np.argmax(np.abs(ratio.mean(1) - 1))
