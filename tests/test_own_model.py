@@ -140,6 +140,31 @@ def test_annealing_brackets_the_evidence(world):
     assert abs(found.report.evidence.value - truth.mean()) < 0.02
 
 
+def test_a_seed_gives_the_same_again(world):
+    """TFP's integer seeds count their uses; ours must not."""
+    model, _, x = world
+    again = model.simulate(30, seed=1)[1]
+    np.testing.assert_array_equal(again, x)
+    other = model.simulate(30, seed=2)[1]
+    assert np.abs(other - x).min() > 0 and len(np.unique(x[:, 0])) == 30
+    effort = Effort(num_samples=50, search_steps=5, num_chains=0)
+    first, second = (measure(model, factorised, x, seed=4, effort=effort) for _ in range(2))
+    for name, values in first.bounds.items():
+        np.testing.assert_array_equal(values, second.bounds[name])
+
+
+def test_the_start_of_the_upper_bound_does_not_know_the_posterior_draw(world, monkeypatch):
+    model, latents, x = world
+    starts = []
+    monkeypatch.setattr(own_model, "_search", lambda m, start, *rest: starts.append(start) or 1 / 0)
+    moved = {"z": latents["z"] + 1.0}
+    for made in (latents, moved):
+        with pytest.raises(ZeroDivisionError):
+            own_model.upper_bound(model, made, x, seed=0)
+    for a, b in zip(*starts, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def named():
     return tfd.JointDistributionNamedAutoBatched(
         {

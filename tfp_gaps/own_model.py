@@ -12,6 +12,7 @@ density changes by the Jacobian, the bounds do not.
 Values are nats per datum. A whole data set that is one observation counts as one datum.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,9 @@ from tfp_gaps.gaps import GapReport, decompose
 from tfp_gaps.tables import Table
 
 tfd = tfp.distributions
+
+_NUM_PRIOR = 200
+"""Draws from which the moments of the prior are taken: a start needs no more."""
 
 
 class Model:
@@ -127,7 +131,7 @@ class Model:
 
     def simulate(self, num_data, *, seed):
         """Draw data with the latents that made them: (parts {name: [1, data, ...]}, x)."""
-        drawn = self._by_name(self.joint.sample([1, num_data], seed=seed), self._names)
+        drawn = self._by_name(_sample(self.joint, [1, num_data], seed), self._names)
         x = drawn.pop(self.observed)[0]
         return drawn, x.numpy()
 
@@ -157,7 +161,7 @@ class Model:
         """
         # Surrogates with deferred parameters are callable in name only.
         q = posterior if hasattr(posterior, "log_prob") else posterior(x)
-        drawn = q.sample(num_samples, seed=seed)
+        drawn = _sample(q, num_samples, seed)
         log_q = q.log_prob(drawn)
         count = len(drawn) if isinstance(drawn, dict | list | tuple) else 1
         if count != len(self.latents):
@@ -235,7 +239,7 @@ class Measured:
     """What was found.
 
     report: `gaps.GapReport`.
-    bounds: {name: float64 [data]}, lower bounds on ln p(x) or, with "upper" in the name, upper.
+    bounds: {name: float64 [data]}, lower bounds on ln p(x).
     errors: {name: float64 [data]}, their standard errors over draws or chains.
     """
 
@@ -330,16 +334,20 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
     """
     x = model.data(data)
     _checks.integer(effort.num_chains, "num_chains", minimum=1)
-    numbers = model.unconstrain(latents)
-    start = _search(model, (numbers[0], tf.ones_like(numbers[0])), x[np.newaxis], effort, seed)
-    draws = np.repeat(numbers.numpy(), effort.num_chains, 0)
-    # The path must not know the posterior draw: it starts where `measure` has it start.
+    draws = np.repeat(model.unconstrain(latents).numpy(), effort.num_chains, 0)
+    # Where the path starts must not depend on the posterior draw, or the bound would be none: the
+    # search for q begins at the prior.
+    prior, _ = model.simulate(_NUM_PRIOR, seed=seed)
+    numbers = model.unconstrain(prior)[0]
+    moments = tf.reduce_mean(numbers, 0), tf.math.reduce_std(numbers, 0)
+    start = [tf.repeat(moment[tf.newaxis], len(x), 0) for moment in moments]
+    best = _search(model, start, x[np.newaxis], effort, seed + 2)
     found = annealing.reverse(
         _density(model, x),
         draws,
         num_steps=effort.num_temperatures,
         seed=seed + 1,
-        initial=_initial(start),
+        initial=_initial(best),
         dtype=model._dtype,
     )
     return found.log_evidence(), found.standard_error()
@@ -380,6 +388,16 @@ def _report(bounds, errors, evidence, is_shared, basis):
         total=top - given["elbo"],
         basis=basis,
     )
+
+
+def _sample(distribution, shape, seed):
+    """Draw the same whenever it is asked: TFP takes an int for a seed that counts its uses.
+
+    Joint distributions that batch automatically warn that such draws are made one by one.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Saw Tensor seed")
+        return distribution.sample(shape, seed=tf.constant([seed, 0], tf.int32))
 
 
 def _moments(model, parts):

@@ -16,14 +16,12 @@ time that a step takes.
 """
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tfp_gaps import _checks, filtering, storage, training
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.benchmark_figures import crossed_difference
 from tfp_gaps.control import scoring
 from tfp_gaps.control.beliefs import BootstrapFilter, DistilledFilter, PartialPosterior
 from tfp_gaps.control.watching import (
@@ -39,7 +37,7 @@ from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.exact.joint_gaussian import JointGaussian
 from tfp_gaps.experiments import sequential, traffic
-from tfp_gaps.experiments.world_models import find_stored
+from tfp_gaps.experiments.world_models import find_stored, training_options
 from tfp_gaps.inference import backward
 from tfp_gaps.inference.filter_network import FilterNetwork, negative_log_likelihood
 from tfp_gaps.inference.look_ahead import LookAheadNetwork
@@ -215,16 +213,18 @@ def exact_smoother(world, num_timesteps):
     return draw
 
 
-def traffic_problem(size, seeds, **options):
-    """Counts of single detectors, and a model learned under full conditions: a `Problem`.
+def traffic_problem(size, seeds, folder=None, progress=None):
+    """Counts of single detectors, and a model learned under full conditions.
 
     Windows with missing counts are left out: the filters here read none.
+
+    Returns:
+      `Problem`, and the splits and the design that it was made with.
     """
     splits = complete(traffic.load("book", "one"))
     design = replace(traffic.BENCHMARK.size("book", "one").design, joint=size.joint)
-    full = sequential.fit_jointly(
-        splits, design, lookahead=None, seeds=seeds, **_named(options, "joint-full", size.joint)
-    )
+    options = training_options(folder, progress, "joint-full", size.joint.num_steps)
+    full = sequential.fit_jointly(splits, design, lookahead=None, seeds=seeds, **options)
     problem = Problem(
         full.model,
         _learned_smoother(full),
@@ -233,19 +233,20 @@ def traffic_problem(size, seeds, **options):
         splits.windows["test"].starts,
         splits.source,
     )
-    return problem, full, splits, design
+    return problem, splits, design
 
 
 def complete(splits):
     """Splits without the sequences that have missing values."""
 
-    def whole(part):
+    parts, windows = {}, {}
+    for part, cut in splits.windows.items():
         sequences = getattr(splits, part)
-        if sequences.mask is None:
-            return sequences
-        return sequences.select(sequences.mask.all((0, 2)))
-
-    return replace(splits, train=whole("train"), validation=whole("validation"))
+        mask = sequences.mask
+        kept = np.ones(len(sequences), bool) if mask is None else mask.all((0, 2))
+        parts[part] = sequences.select(kept)
+        windows[part] = replace(cut, series=cut.series[kept], starts=cut.starts[kept])
+    return replace(splits, **parts, windows=windows)
 
 
 def _learned_smoother(fitted):
@@ -288,9 +289,12 @@ def distil(problem, size, *, seeds, num_components, **options):
         path = options.get("checkpoint")
         if path is not None:
             options["checkpoint"] = path.with_name(f"{path.stem}-polish.npz")
+        skipped = history.skipped_steps
         history = _fit(
             loss, network, problem, replace(size, network=size.polish), seeds, name, options
         )
+        # A step that was left out before the polish counts as well.
+        history = history._replace(skipped_steps=history.skipped_steps + skipped)
     return network, history
 
 
@@ -416,7 +420,7 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
     size = size_of(scale, variant)
     options = {"folder": checkpoint_folder, "progress": progress}
     if variant == "traffic":
-        problem, _, splits, design = traffic_problem(size, seeds, **options)
+        problem, splits, design = traffic_problem(size, seeds, **options)
     else:
         problem = chain_problem(size, seeds)
     partial, filters, histories = train_all(problem, size, seeds, **options)
@@ -435,20 +439,20 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
         **measure(scored, size, beliefs, guided=partial),
     }
     if variant == "traffic":
-        content["own"] = _own_partial_pair(problem, size, splits, design, seeds, options)
+        content["own"] = _own_partial_pair(problem, size, splits, design, seeds, **options)
     else:
         content["kalman"] = from_kalman(filters, partial, problem)
     return content
 
 
-def train_all(problem, size, seeds, **options):
+def train_all(problem, size, seeds, folder=None, progress=None):
     """Train the partial network and three filters.
 
     Returns:
       The partial network, {name: `FilterNetwork`}, and the four histories.
     """
     named = {
-        name: _named(options, name.replace(" ", "-"), size.network)
+        name: training_options(folder, progress, name.replace(" ", "-"), size.network.num_steps)
         for name in ("partial q", "distilled Gaussian", "distilled mixture", "backward")
     }
     partial, history = fit_partial(problem, size, seeds=seeds, **named["partial q"])
@@ -462,12 +466,10 @@ def train_all(problem, size, seeds, **options):
     return partial, filters, [*histories, history]
 
 
-def _own_partial_pair(problem, size, splits, design, seeds, options):
-    pair = sequential.fit_jointly(
-        splits, design, lookahead=0, seeds=seeds, **_named(options, "joint-partial", size.joint)
-    )
-    own = problem._replace(model=pair.model)
-    test = np.repeat(own.test.observations[:, np.newaxis], len(seeds), 1)
+def _own_partial_pair(problem, size, splits, design, seeds, folder, progress):
+    options = training_options(folder, progress, "joint-partial", size.joint.num_steps)
+    pair = sequential.fit_jointly(splits, design, lookahead=0, seeds=seeds, **options)
+    test = np.repeat(problem.test.observations[:, np.newaxis], len(seeds), 1)
     beliefs = {
         "partial q": PartialPosterior(pair.model, pair.network, size.num_particles),
         REFERENCE: BootstrapFilter(ModelWorld(pair.model), size.num_reference),
@@ -554,14 +556,6 @@ def from_kalman(filters, partial, problem, world=CHAIN):
     return found
 
 
-def _named(options, name, settings):
-    folder, progress = options.get("folder"), options.get("progress")
-    return {
-        "checkpoint": None if folder is None else Path(folder) / f"{name}.npz",
-        "progress": None if progress is None else progress(name, settings.num_steps),
-    }
-
-
 # Stored results -----------------------------------------------------------------------------------
 
 
@@ -573,20 +567,6 @@ def stored(scale, variant):
     """
     options = f"--scale {scale} --seeds 0 1 2 --variant {variant}"
     return find_stored("filters", scale, variant, "seeds*.json", options)
-
-
-def gain(result, name, baseline="partial q"):
-    """Next-step log-likelihood over the baseline's, nats per step: errors over seeds and groups.
-
-    Args:
-      result: from `run` or `stored`.
-      name, baseline: keys of its "next_step".
-
-    Returns:
-      `benchmark_figures.Difference`.
-    """
-    pair = ({"per_sequence": {"next_step": result["next_step"][key]}} for key in (name, baseline))
-    return crossed_difference(*pair, "next_step", groups=result["groups"])
 
 
 def coverage_of(result, name, level):

@@ -11,12 +11,13 @@ is drawn anew for each sequence).
 Shapes: [time, replicas, batch, channels].
 """
 
-import numpy as np
-
-from tfp_gaps._tensorflow import tf
+from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.inference.filter_network import FilterNetwork
 from tfp_gaps.models.state_space import DiagonalNormal, log_likelihood, positive
+from tfp_gaps.models.vae import standard_normal_log_prob
 from tfp_gaps.networks import MLP, replica_normal, split_seeds
+
+tfd = tfp.distributions
 
 
 class BackwardNetwork(tf.Module):
@@ -111,7 +112,7 @@ class BackwardNetwork(tf.Module):
         latents, scales = tf.scan(advance, elements, initializer=blank, reverse=True)
         logdet = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(factor)), -1)
         log_scale = tf.where(at_end[..., 0], logdet, tf.reduce_sum(tf.math.log(scales), -1))
-        log_prob = tf.reduce_sum(-0.5 * (noise**2 + np.log(2 * np.pi)), -1) - log_scale
+        log_prob = standard_normal_log_prob(noise) - log_scale
         inside = tf.cast(steps[:, tf.newaxis, tf.newaxis] <= last, log_prob.dtype)
         return latents, inside * log_prob
 
@@ -173,6 +174,4 @@ def negative_elbo(model, network):
 
 
 def _log_prob(normal, value):
-    standardised = (value - normal.mean) / normal.scale
-    terms = -0.5 * (standardised**2 + np.log(2 * np.pi)) - tf.math.log(normal.scale)
-    return tf.reduce_sum(terms, -1)
+    return tfd.MultivariateNormalDiag(normal.mean, normal.scale).log_prob(value)
