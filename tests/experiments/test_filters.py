@@ -57,6 +57,12 @@ def test_stored_distilled_filters_are_within_a_percent_of_kalman():
     assert kalman["smoother"] < 0.8
 
 
+def test_the_stored_chain_can_be_made_again():
+    stored = filters.stored("paper", "linear-gaussian")
+    again = filters.chain_problem(filters.size_of("paper"), stored["seeds"])
+    assert again.source == stored["data"]
+
+
 def test_the_partial_network_claims_the_variance_of_the_smoother(problem):
     chain, size = problem
     partial, _ = filters.fit_partial(chain, size, seeds=SEEDS)
