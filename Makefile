@@ -12,6 +12,8 @@ PYTHON_IN_ENV := $(BIN)/python
 HTML := _build/html/index.html
 # Chapters for `make rerun`; empty means all.
 CHAPTERS ?=
+# Tests and chapters run side by side in so many processes; each takes up to 2 GB.
+WORKERS ?= 2
 # `make paper` gives each run two of so many cores.
 CORES ?= 2
 
@@ -57,10 +59,10 @@ lint: env ## Check the style of code and chapters
 
 unit: env data
 	@$(PYTHON_IN_ENV) tools/mathjax.py
-	$(PYTHON_IN_ENV) -m pytest
+	$(PYTHON_IN_ENV) -m pytest -n $(WORKERS) --dist worksteal
 
 verdicts: env data
-	@$(PYTHON_IN_ENV) -m pytest -c tools/nbval.ini --rootdir . book
+	@$(PYTHON_IN_ENV) -m pytest -c tools/nbval.ini --rootdir . -n $(WORKERS) --dist loadfile book
 
 rerun: env data ## Execute chapters again: all, or CHAPTERS="elbo digits"
 	@$(PYTHON_IN_ENV) tools/chapters.py rerun $(CHAPTERS)
@@ -105,7 +107,7 @@ lock: ## Resolve the dependencies anew and write the lock files
 	        --no-emit-index-url --custom-compile-command "make lock" --upgrade "$$@"
 	}
 	compile pyproject.toml --extra book --extra test --output-file requirements.lock
-	compile pyproject.toml --extra sweep --extra flights --extra gym --constraint requirements.lock \
+	compile pyproject.toml --extra sweep --extra flights --extra gym --extra parallel --constraint requirements.lock \
 	    --output-file requirements-tools.lock
 	compile pyproject.toml --extra gpu --constraint requirements.lock --output-file requirements-gpu.lock
 	echo uv | compile - --no-annotate --output-file requirements-uv.lock

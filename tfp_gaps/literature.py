@@ -9,6 +9,8 @@ measurement on one common chain each points to one of `SCHEMES`, the conditions 
 import html
 from dataclasses import dataclass
 
+import numpy as np
+
 from tfp_gaps import _checks
 from tfp_gaps.exact.conditions import conditions
 
@@ -286,15 +288,39 @@ def scheme(name, num_timesteps):
     return conditions(num_timesteps, **rule)
 
 
+def hidden_future(name, num_timesteps):
+    """Share of the later observations, over all steps, that q is not shown under a scheme.
+
+    >>> [hidden_future(name, 4) for name in ("present", "all", "start, then present")]
+    [1.0, 0.0, 0.6666666666666666]
+    """
+    later = np.triu(np.ones([num_timesteps] * 2, bool), 1)
+    return float(1 - scheme(name, num_timesteps).observations[later].mean())
+
+
+def share(models, holds):
+    """Share of `models` for which `holds(model)`.
+
+    Raises:
+      ValueError: if there are none.
+
+    >>> share(MODELS, lambda model: model.year > 1900)
+    1.0
+    """
+    models = list(models)
+    if not models:
+        raise ValueError("There must be at least one model to take a share of, but there is none.")
+    return sum(bool(holds(model)) for model in models) / len(models)
+
+
 class Survey:
     """The table of `MODELS`, with links to the code; as text without them."""
 
-    HEADER = ("model", "q at step t sees", "the true factor depends on", "hidden from q", "read in")
+    HEADER = ("model", "q at step t sees", "the true factor depends on", "hidden from q")
 
     def _rows(self):
         for model in MODELS:
-            label = f"{model.name}, {model.year}"
-            yield model, (label, model.sees, model.needs, model.lacks)
+            yield model, (f"{model.name}, {model.year}", model.sees, model.needs, model.lacks)
 
     def __str__(self):
         return "\n".join("; ".join(cells) for _, cells in self._rows())
@@ -304,11 +330,26 @@ class Survey:
     def _repr_html_(self):
         head = "".join(f'<th scope="col">{title}</th>' for title in self.HEADER)
         body = "".join(
-            f'<tr><th scope="row">{html.escape(label)}</th>'
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-            + f'<td><a href="{html.escape(model.url)}">{html.escape(model.place)}</a>'
-            + (f"<br>{html.escape(model.remark)}" if model.remark else "")
+            f'<tr><th scope="row">{marked(label)}<br>{code_link(model)}</th>'
+            + "".join(f"<td>{marked(cell)}</td>" for cell in cells[:-1])
+            + f"<td>{marked(cells[-1])}"
+            + (f"<br><em>{marked(model.remark)}</em>" if model.remark else "")
             + "</td></tr>"
             for model, (label, *cells) in self._rows()
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def code_link(model):
+    """HTML link to the file that was read; its title says where to look."""
+    name = model.path.rpartition("/")[2]
+    return f'<a href="{html.escape(model.url)}" title="{html.escape(model.place)}">{name}</a>'
+
+
+def marked(words):
+    """HTML of a text in which x_T stands for the last observation.
+
+    >>> marked("z & x_T")
+    'z &amp; x<sub>T</sub>'
+    """
+    return html.escape(words).replace("_T", "<sub>T</sub>")

@@ -124,7 +124,7 @@ def test_learning_agrees_with_the_other_search(k):
 
 def test_full_conditions_learn_the_truth_from_elsewhere():
     world, seen = WORLDS["slow"], conditions.conditions(T, last=None)
-    end, _ = conditions._climb(world, seen, (0.3, 1.0, 0.1, 2.0), np.log(1e-9))
+    end, _ = conditions._climb(world, seen, (0.3, 1.0, 0.1, 2.0), np.log([1e-9, 1e3]))
     for name in ("transition", "transition_cov", "emission_cov", "initial_cov"):
         assert getattr(end, name).item() == pytest.approx(getattr(world, name).item(), rel=1e-4)
 

@@ -199,7 +199,7 @@ def learn(data_model, seen):
       seen: `Conditions`.
 
     Returns:
-      `LinearGaussian`. Variances stop at 1e-9 of the data's.
+      `LinearGaussian`. Variances stop at 1e-9 and at 1e3 of the data's.
 
     Raises:
       ValueError: as `best`.
@@ -221,12 +221,13 @@ def learn(data_model, seen):
         (memory / 2, process + sensor, 1e-3 * sensor, initial + sensor),
         (memory, 1e-2 * process, sensor, initial),
     )
-    floor = np.log(1e-9 * sum(variances))
-    ends = [_climb(data_model, seen, start, floor) for start in starts]
+    # Wide limits, for the search's first steps can be far too long.
+    limits = np.log(np.array([1e-9, 1e3]) * sum(variances))
+    ends = [_climb(data_model, seen, start, limits) for start in starts]
     return min(ends, key=lambda end: end[1])[0]
 
 
-def _climb(data_model, seen, start, floor):
+def _climb(data_model, seen, start, limits):
     """From (a, Q, R, P_0) to the optimum nearby: the model and its negative ELBO."""
     weights = None
 
@@ -238,7 +239,8 @@ def _climb(data_model, seen, start, floor):
         evidence = linear_gaussian.log_likelihood(data_model, model, seen.num_timesteps)
         return found.divergence - evidence, -_score(data_model, model, found)
 
-    bounds = [(None, None), *[(floor, None)] * 3]
+    far = 2 + abs(start[0])
+    bounds = [(-far, far), *[tuple(limits)] * 3]
     values = np.array([start[0], *np.log(start[1:])])
     end = optimize.minimize(
         objective,
