@@ -341,9 +341,9 @@ class Survey:
 
 
 def code_link(model):
-    """HTML link to the file that was read; its title says where to look."""
-    name = model.path.rpartition("/")[2]
-    return f'<a href="{html.escape(model.url)}" title="{html.escape(model.place)}">{name}</a>'
+    """HTML link to the file that was read; its title says where to look in it."""
+    label = html.escape(f"code of {model.name}: {model.path}, {model.place}")
+    return f'<a href="{html.escape(model.url)}" title="{label}" aria-label="{label}">code</a>'
 
 
 def marked(words):
