@@ -63,6 +63,22 @@ def test_translators_hand_over_what_the_sensor_shows():
     assert back.shape[-1] == 4 and np.isfinite(back).all()
 
 
+@pytest.mark.parametrize(
+    ("variant", "scale", "warms_up"), [("pendulum-005", 4.0, False), ("momentum-010", 0.7, True)]
+)
+def test_training_starts_as_the_task_says(monkeypatch, variant, scale, warms_up):
+    given = {}
+
+    def fit(model, network, splits, settings, **options):
+        given.update(scale=model.initial().scale.numpy(), settings=settings)
+
+    monkeypatch.setattr(world_models.sequential, "fit", fit)
+    task, size = world_models.task_of(variant), world_models.size_of("smoke")
+    world_models.learn(task, size, world_models.explore(task, size), lookahead=0, seeds=[0])
+    np.testing.assert_allclose(given["scale"], scale + 2e-3, rtol=1e-5)
+    assert (given["settings"].kl_warmup_steps > 0) is warms_up
+
+
 def test_the_stored_results_agree_with_their_names():
     for variant, scale in (("momentum-010", "paper"), ("momentum-040", "book")):
         for lookahead in (0, None):

@@ -28,6 +28,14 @@ def test_an_untrained_state_stays_near_where_it_is():
     assert 0.01 < moved.std() < 0.3
 
 
+def test_the_first_state_starts_as_wide_as_asked():
+    scale = build(first_scale=4.0).initial().scale.numpy()
+    # The lower bound comes on top.
+    np.testing.assert_allclose(scale, 4.0 + 2e-3, rtol=1e-5)
+    with pytest.raises(ValueError, match="first_scale"):
+        build(first_scale=0.0)
+
+
 def test_the_conditional_is_that_of_the_joint_normal():
     model = build()
     prior = model.transition(tf.constant(normal([4, 2, 5, 3])), tf.constant(normal([4, 2, 5, 1])))

@@ -21,8 +21,8 @@ from tfp_gaps.networks import MLP, Dense, split_seeds
 
 tfd = tfp.distributions
 
-# Where the scales start: the data are of order one, and so is the first state.
-_FIRST, _MOVE, _SENSOR = 0.7, 0.1, 0.2
+# Where the scales of transition and sensor start: the data are of order one.
+_MOVE, _SENSOR = 0.1, 0.2
 
 
 class WorldModel(tf.Module):
@@ -34,10 +34,12 @@ class WorldModel(tf.Module):
       control_size: channels of u_t.
       hidden_size: width of the hidden layer (tanh).
       seeds: int32 [num_replicas, 2], stateless seeds of the initial parameters.
+      first_scale: where s_1 starts. A hidden dimension with little room at the start may never be
+        used: where it should vary by several s, give it that.
       minimum_scale: lower bound on s_1, s and r.
 
     Raises:
-      ValueError: for sizes below one, or fewer latents than channels.
+      ValueError: for sizes below one, fewer latents than channels, or a scale that is not positive.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class WorldModel(tf.Module):
         control_size,
         hidden_size,
         seeds,
+        first_scale=0.7,
         minimum_scale=2e-3,
         name="world_model",
     ):
@@ -75,7 +78,7 @@ class WorldModel(tf.Module):
         self._log_first, self._log_move, self._log_sensor = (
             tf.Variable(self._filled(size, math.log(scale)), name=name)
             for size, scale, name in (
-                (latent_size, _FIRST, "first_scale"),
+                (latent_size, _checks.positive_float(first_scale, "first_scale"), "first_scale"),
                 (latent_size, _MOVE, "transition_scale"),
                 (observation_size, _SENSOR, "observation_noise"),
             )
