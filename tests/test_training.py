@@ -91,6 +91,22 @@ def test_corrupt_checkpoint_falls_back_to_the_one_before(data, tmp_path, capsys)
     assert "Trying the checkpoint before it" in capsys.readouterr().err
 
 
+def test_a_corrupt_checkpoint_never_takes_the_place_of_the_good_one(data, tmp_path, monkeypatch):
+    """The run is killed while it writes the first checkpoint after it fell back."""
+    path = tmp_path / "run.npz"
+    expected = finished(data, path).numpy()
+    path.write_bytes(path.read_bytes()[:-40])
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.storage, "write_arrays", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finished(data, path)
+    np.testing.assert_array_equal(finished(data, path).numpy(), expected)
+
+
 def test_two_corrupt_checkpoints_are_an_error(data, tmp_path):
     path = tmp_path / "run.npz"
     finished(data, path)

@@ -448,6 +448,9 @@ class _Run:
                 broken = error
                 print(f"{error} Trying the checkpoint before it.", file=sys.stderr)
                 continue
+            if broken is not None:
+                # `save` would put the broken one in the place of the one that is good.
+                path.replace(path.with_name(path.name + ".corrupt"))
             return self._load(candidate, arrays, description)
         if broken is not None:
             raise broken
