@@ -2,7 +2,7 @@
 
 Warnings are errors, missing references are warnings, and a build that ends without a page is a
 failure. No chapter is executed: see _config.yml. What pages take from data is written first, by
-tools/pages.py.
+tools/pages.py, and what the theme gets wrong mended afterwards, by tools/polish.py.
 """
 
 import pathlib
@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pages
+import polish
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -29,6 +30,7 @@ def build(folder, root=ROOT, builder="html"):
     if status == 0 and builder == "html" and not page.is_file():
         print(f"The build ended well but left no {page}.", file=sys.stderr)
         return 1
+    polish.polish_pages(page.parent)
     return status
 
 
