@@ -172,6 +172,32 @@ def test_page_is_small(site, name):
     assert (site / f"{name}.html").stat().st_size < MAXIMUM_BYTES
 
 
+def test_a_doubted_claim_is_three_clicks_away(site):
+    """From the index: the scorecard, the claim with its value, the button that runs its chapter."""
+    assert parsed(site / "index.html").find("a", href="scorecard.html")
+    decided = 0
+    for row in parsed(site / "scorecard.html").find_all("tr"):
+        link = row.find("a", href=re.compile(r"^[a-z-]+\.html#claim-C\d+$"))
+        if link is None:
+            continue
+        decided += 1
+        name, anchor = link["href"].split("#")
+        assert re.search(r"\d", row.get_text().replace(link.get_text(), "")), anchor
+        page = parsed(site / name)
+        cell = page.find(id=anchor)
+        assert cell is not None and cell.find_parent(class_="cell") is not None, anchor
+        chapter = name.removesuffix(".html")
+        buttons = [a["href"] for a in page.find_all("a", href=True)]
+        assert any("mybinder.org" in url and f"{chapter}.ipynb" in url for url in buttons), name
+    assert decided > 50
+
+
+def test_what_scrolls_is_reached_by_keyboard(site):
+    page = parsed(site / "index.html")
+    blocks = page.select("div.highlight > pre")
+    assert blocks and all(block.get("tabindex") == "0" for block in blocks)
+
+
 def test_formulas_are_rendered_by_the_copy_beside_the_pages(site):
     script = parsed(site / "index.html").find("script", src=re.compile("mathjax"))
     path = (site / urllib.parse.urlsplit(script["src"]).path).resolve()
