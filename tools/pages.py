@@ -6,7 +6,10 @@ committed, so they cannot fall behind.
 """
 
 import collections
+import json
 
+import api
+import mutation
 import notebooks
 import staleness
 from checks import MAXIMUM_GIGABYTES, MAXIMUM_SECONDS
@@ -43,6 +46,9 @@ def write(root):
         "pending": pending(rows),
         "costs": costs(project),
         "versions": versions(project),
+        "mutation": mutants(project),
+        "faults": faults(project),
+        "api": api.lines(project.root),
     }
     folder = project.book / FOLDER
     folder.mkdir(exist_ok=True)
@@ -186,3 +192,51 @@ def versions(project):
     digest = staleness.digest(*staleness.pins(project.lock))
     cells.append([f"all {len(pinned)} packages of requirements.lock, digest", f"`{digest}`"])
     return table(["package", "version"], cells)
+
+
+# --- what was broken on purpose ------------------------------------------------------------------
+
+
+def mutants(project):
+    """Return how many mutants the tests caught, by group, and the survivors with their reasons."""
+    stored = _stored(project, "mutation.json")
+    if stored is None:
+        return ["Not run yet: `python tools/mutation.py`."]
+    cells, left = [], []
+    for group, found in stored.items():
+        share, error = mutation.score(found)
+        tried = f"{found['tried']} of {found['mutants']}"
+        cells.append(
+            [group, tried, f"{100 * share:.1f} ± {100 * error:.1f}", f"`{found['commit']}`"]
+        )
+        left += found["survivors"]
+    lines = table(["modules", "mutants tried", "caught, %", "commit"], cells)
+    lines += ["", f"Survivors: {len(left)}.", "", "```{dropdown} Every survivor, and why"]
+    for survivor in left:
+        why = mutation.reason_of(survivor, project.root / "tools" / "mutation.yml")
+        change = f"`{_one_line(survivor['before'])}` to `{_one_line(survivor['after'])}`"
+        lines.append(f"- {survivor['path']}, line {survivor['line']}, {change}: {why or 'a gap'}")
+    return [*lines, "```"]
+
+
+def _one_line(code):
+    short = " ".join(code.split())
+    return short if len(short) < 60 else short[:57] + "..."
+
+
+def faults(project):
+    """Return what was done to runs and files, and what came of it."""
+    stored = _stored(project, "faults.json")
+    if stored is None:
+        return ["Not run yet: `python tools/faults.py`."]
+    cells = [
+        [row["fault"], row["outcome"].replace("|", "/"), "yes" if row["holds"] else "**no**"]
+        for row in stored["rows"]
+    ]
+    head = ["what was done", "what came of it", "nothing lost, nothing wrong accepted"]
+    return [*table(head, cells), "", f"Commit `{stored['commit']}`, {stored['seconds']} s."]
+
+
+def _stored(project, name):
+    path = project.root / "tools" / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

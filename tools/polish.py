@@ -2,10 +2,13 @@
 
 What scrolls can be reached by keyboard: code, outputs, tables. The name of a control is what it
 shows: the theme calls every folded cell "Toggle hidden content", and its buttons by other names
-than those beside their icons.
+than those beside their icons. Where a chapter imports from the package, the names lead to the page
+on the package.
 """
 
 import re
+
+import api
 
 _MENDED = (
     (r'(<div class="highlight"><pre)>', r'\1 tabindex="0">'),
@@ -30,9 +33,45 @@ def polish(text):
     return text
 
 
+_IMPORT = re.compile(
+    r'(?P<start><span class="kn">from</span><span class="w"> </span><span class="nn">)'
+    r'(?P<module>tfp_gaps[\w.]*)(?P<middle></span><span class="w"> </span>'
+    r'<span class="kn">import</span>)'
+    r'(?P<names> ?<span class="p">\(</span>.*?<span class="p">\)</span>|[^\n]*)',
+    re.DOTALL,
+)
+_NAME = re.compile(r'<span class="n">(\w+)</span>')
+
+
+def link_imports(text, anchors):
+    """Link what is imported from the package to where the page on it explains that.
+
+    Args:
+      text: HTML of a page.
+      anchors: identifiers of the page on the package.
+    """
+
+    def name(module):
+        def linked(found):
+            target = api.anchor(f"{module}.{found[1]}")
+            inside = f'<a class="code" href="api.html#{target}">{found[1]}</a>'
+            return f'<span class="n">{inside if target in anchors else found[1]}</span>'
+
+        return linked
+
+    def statement(found):
+        names = _NAME.sub(name(found["module"]), found["names"])
+        return found["start"] + found["module"] + found["middle"] + names
+
+    return _IMPORT.sub(statement, text)
+
+
 def polish_pages(folder):
     """Change all pages of a folder in place."""
+    package = folder / "api.html"
+    source = package.read_text(encoding="utf-8") if package.is_file() else ""
+    anchors = set(re.findall(r'\bid="(api-[a-z0-9-]+)"', source))
     for page in sorted(folder.glob("*.html")):
         text = page.read_text(encoding="utf-8")
-        if (mended := polish(text)) != text:
+        if (mended := link_imports(polish(text), anchors)) != text:
             page.write_text(mended, encoding="utf-8")
