@@ -31,17 +31,20 @@ _RUN = """
 <script>%s</script>
 <script>
 window.addEventListener("load", function () {
-  document.documentElement.dataset.theme = %s;
-  document.documentElement.dataset.mode = %s;
-  axe.run(document, {resultTypes: ["violations"]}).then(function (found) {
+  function say(found) {
     var note = document.createElement("pre");
     note.id = "axe-found";
-    note.textContent = JSON.stringify(found.violations.map(function (v) {
+    note.textContent = JSON.stringify(found);
+    document.body.appendChild(note);
+  }
+  axe.run(document, {resultTypes: ["violations"]}).then(function (found) {
+    say(found.violations.map(function (v) {
       return {id: v.id, impact: v.impact, help: v.help, count: v.nodes.length,
         where: v.nodes.slice(0, 3).map(function (n) { return n.html.slice(0, 200); }),
         why: v.nodes.slice(0, 1).map(function (n) { return n.failureSummary; })};
     }));
-    document.body.appendChild(note);
+  }).catch(function (error) {
+    say([{id: "error", impact: "critical", help: String(error), count: 1, where: [""], why: []}]);
   });
 });
 </script>
@@ -79,12 +82,16 @@ def examine(page, axe, chromium, *, theme, width):
       RuntimeError: if the page does not answer.
     """
     text = page.read_text(encoding="utf-8")
-    added = _RUN % (axe.replace("</script", "<\\/script"), json.dumps(theme), json.dumps(theme))
+    # As a reader's earlier choice, which the theme's own script would otherwise replace.
+    chosen = f'<script>localStorage.mode = localStorage.theme = "{theme}"</script>'
+    text = text.replace("<head>", f"<head>{chosen}", 1)
+    added = _RUN % axe.replace("</script", "<\\/script")
     # Beside the original, so that its styles and scripts are found.
     with tempfile.NamedTemporaryFile(
         "w", suffix=".html", prefix=".axe-", dir=page.parent, encoding="utf-8"
     ) as copy:
-        copy.write(text.replace("</body>", added + "</body>", 1))
+        before, _, after = text.rpartition("</body>")
+        copy.write(f"{before}{added}</body>{after}")
         copy.flush()
         command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
         command += [f"--window-size={width},1000", "--virtual-time-budget=600000"]
@@ -94,7 +101,7 @@ def examine(page, axe, chromium, *, theme, width):
             text=True,
             timeout=300,
         ).stdout
-    answer = re.search(r'<pre id="axe-found">(.*?)</pre>', shown, re.DOTALL)
+    answer = re.search(r'<pre id="axe-found"[^>]*>(.*?)</pre>', shown, re.DOTALL)
     if answer is None:
         raise RuntimeError(f"{page.name} gave no answer within a minute. Open it by hand.")
     raw = answer[1]

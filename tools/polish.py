@@ -12,6 +12,7 @@ import api
 
 _MENDED = (
     (r'(<div class="highlight"><pre)>', r'\1 tabindex="0">'),
+    (r'(<div class="math notranslate nohighlight")(?! tabindex)', r'\1 tabindex="0"'),
     (r"<table(?! tabindex)\b", '<table tabindex="0"'),
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
     (r'(<button class="btn search-button-field[^>]*?) aria-label="Search"', r"\1"),
@@ -19,6 +20,12 @@ _MENDED = (
         r'(<button class="[^"]*theme-switch-button[^>]*?) aria-label="Color mode"',
         r'\1 title="Color mode"',
     ),
+    (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
+    (
+        r'<div class="sidebar-primary-item">(\s*<a class="navbar-brand)',
+        r'<div class="sidebar-primary-item" role="navigation" aria-label="Home">\1',
+    ),
+    (r'(<i class="theme-switch [^>]*?)\s+title="[^"]*"', r"\1"),
 )
 
 
