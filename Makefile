@@ -17,7 +17,7 @@ WORKERS ?= 2
 # `make paper` gives each run two of so many cores.
 CORES ?= 2
 
-.PHONY: help env book html test lint unit verdicts rerun check summary data bench paper gpu links archive lock clean
+.PHONY: help env book html test lint unit verdicts rerun check summary data bench paper gpu links accessible audit archive lock clean
 
 help: ## Show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -89,6 +89,13 @@ gpu: env ## Add the CUDA libraries to .venv, and say whether the GPU is fit for 
 links: env ## Follow every link of the book; needs the network
 	@$(PYTHON_IN_ENV) tools/mathjax.py
 	$(PYTHON_IN_ENV) tools/build.py . linkcheck
+
+accessible: html ## Look at every page as axe-core does, by day and by night; needs Chromium
+	@$(PYTHON_IN_ENV) tools/accessibility.py
+
+audit: env ## Compare the lock with known vulnerabilities; needs the network
+	@$(BIN)/uv --no-config tool run --from pip-audit==2.9.0 pip-audit \
+	    --requirement requirements.lock --require-hashes --disable-pip
 
 archive: html ## Pack pages and stored results, with checksums, into _build/archive
 	@rm -rf _build/archive

@@ -201,9 +201,13 @@ def test_record_shows_plain_text_outside_a_notebook(book, capsys):
 def test_record_in_a_notebook_carries_anchor_text_and_data(book, monkeypatch):
     displayed = []
     monkeypatch.setattr("IPython.get_ipython", lambda: object())
-    monkeypatch.setattr("IPython.display.display", lambda data, raw: displayed.append(data))
+    monkeypatch.setattr(
+        "IPython.display.display", lambda *given, **how: displayed.append((given, how))
+    )
     stored = stored_record(book)
-    (bundle,) = displayed
+    (((bundle,), how),) = displayed
+    # A bundle of types is shown as such only if it is called raw.
+    assert how == {"raw": True}
     assert bundle[MIME] == stored == json.loads(json.dumps(stored))
     assert 'id="claim-C01"' in bundle["text/html"]
     assert "Water is wet &amp; cold." in bundle["text/html"]
@@ -299,6 +303,17 @@ def test_defaults_and_options_of_criteria(tmp_path):
     assert criterion.requirement() == "within 0.1 (or 2 s.e.) of 1, with 2 s.e. at most 0.5"
     (caveat,) = claims.load(path)["C01"].caveats
     assert (caveat.z, caveat.max_error, caveat.text) == (3.0, None, "Not warm.")
+
+
+def test_an_equality_has_no_tolerance_unless_one_is_given():
+    bare = Criterion("x", "equals", 1.0, why="an identity")
+    assert bare.holds(Estimate(1.0)) and not bare.holds(Estimate(1.0 + 1e-9))
+
+
+def test_a_malformed_criterion_is_named_by_its_place_counted_from_one(tmp_path):
+    entry = changed(TESTED, [*CRITERION, "rule"], "roughly")
+    with pytest.raises(ClaimsError, match="criterion 1:"):
+        claims.load(write_claims(tmp_path, [entry]))
 
 
 # --- the scorecard -----------------------------------------------------------------------------

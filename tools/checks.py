@@ -1,5 +1,7 @@
 """What must hold for an executed chapter before it is committed."""
 
+import re
+
 import notebooks
 import staleness
 from finishing import COST
@@ -11,6 +13,14 @@ MAXIMUM_SECONDS, MAXIMUM_GIGABYTES = 150, 1.6
 SHOWN = {"text/plain", "text/html", "text/markdown", "text/latex", notebooks.CLAIM_MIME}
 GLUED = "application/papermill.record/"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
+# What is no sentence: cost, formulas, roles, code, links, headings, tables, HTML.
+_NO_SENTENCE = re.compile(
+    r"<!-- cost -->.*?<!-- /cost -->|<!--.*?-->"
+    r"|^(?:`{3,}|~{3,}|:{3,}).*?$|\$\$.*?\$\$|\$[^$]+\$"
+    r"|\{[a-z:]+\}`[^`]*`|`[^`]*`|\[[^\]]*\]\([^)]*\)|^(?:#|\||<).*?$",
+    re.DOTALL | re.MULTILINE,
+)
+_DECIMAL = re.compile(r"(?<![\w.])\d*\.\d+(?![\w.]*[a-z])")
 
 
 def problems(project, name):
@@ -28,7 +38,21 @@ def problems(project, name):
     for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type == "code":
             found += [f"cell {number}: {problem}" for problem in _cell_problems(cell)]
+        elif typed := bare_numbers(cell.source):
+            found.append(
+                f"cell {number}: the numbers {', '.join(typed)} are typed. Glue a result from its "
+                "cell; write a setting as a formula, between dollars"
+            )
     return found
+
+
+def bare_numbers(text):
+    """Decimals in the sentences of a text: typed, so that nobody computed them.
+
+    >>> bare_numbers("It is 1.25 nats at $x = .5$, `v1.2` and {glue:text}`gap-0.1`.")
+    ['1.25']
+    """
+    return _DECIMAL.findall(_NO_SENTENCE.sub(" ", text))
 
 
 def _cell_problems(cell):

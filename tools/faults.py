@@ -189,7 +189,7 @@ class Faults:
 
     def broken_download(self, what):
         """The cached digits with a changed byte, or cut short: fetched anew or refused."""
-        home = self.folder / f"cache-{what}"
+        home = self.folder / f"cache-{what.replace(' ', '-')}"
         fetch = [sys.executable, "-m", "tfp_gaps", "data", "fetch", "digits"]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(home)}
         environment.pop("TFP_GAPS_DATA", None)

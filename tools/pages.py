@@ -6,6 +6,7 @@ committed, so they cannot fall behind.
 """
 
 import collections
+import importlib.metadata
 import json
 
 import api
@@ -46,6 +47,7 @@ def write(root):
         "pending": pending(rows),
         "costs": costs(project),
         "versions": versions(project),
+        "licences": licences(project),
         "mutation": mutants(project),
         "faults": faults(project),
         "api": api.lines(project.root),
@@ -192,6 +194,32 @@ def versions(project):
     digest = staleness.digest(*staleness.pins(project.lock))
     cells.append([f"all {len(pinned)} packages of requirements.lock, digest", f"`{digest}`"])
     return table(["package", "version"], cells)
+
+
+def licences(project):
+    """Return how often each licence occurs among the locked packages, and where."""
+    by_licence = collections.defaultdict(list)
+    for pin in staleness.pins(project.lock):
+        name = pin.split("==")[0]
+        by_licence[licence_of(name)].append(name)
+    ordered = sorted(by_licence.items(), key=lambda item: (-len(item[1]), item[0]))
+    return table(["licence", "packages", "which"], [[k, len(v), ", ".join(v)] for k, v in ordered])
+
+
+def licence_of(name):
+    """The licence that an installed package states, on one line."""
+    try:
+        found = importlib.metadata.metadata(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed here"
+    classifiers = [
+        entry.rpartition(" :: ")[2]
+        for entry in found.get_all("Classifier") or []
+        if entry.startswith("License :: OSI Approved :: ")
+    ]
+    stated = found.get("License-Expression") or " and ".join(classifiers)
+    short = (found.get("License") or "").strip().splitlines()
+    return stated or (short[0][:40] if short else "not stated")
 
 
 # --- what was broken on purpose ------------------------------------------------------------------

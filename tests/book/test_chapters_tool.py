@@ -352,6 +352,7 @@ def test_code_that_does_not_parse_is_an_error(project, capsys):
             "cell 2: holds an output of the kind application/vnd.plotly.v1+json",
         ),
         (lambda _, first: first.update(source="# Title"), "no <!-- cost --> markers"),
+        (lambda _, first: first.update(source=TITLE + "\n\nIt is 1.25 nats."), "1.25 are typed"),
         (lambda _, first: first.update(source=TITLE + "x" * 2_000_000), "use smaller figures"),
     ],
 )

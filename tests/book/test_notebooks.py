@@ -39,6 +39,26 @@ def test_chapter_fits_into_a_small_machine(chapter):
     assert cost.peak_gigabytes < checks.MAXIMUM_GIGABYTES, name
 
 
+def test_chapter_fetches_the_book_on_colab_and_only_there(chapter):
+    _, notebook = chapter
+    first = notebooks.code_cells(notebook)[0]
+    assert first.source == COLAB.strip()
+    # Not part of the page, and it prints nothing where the package is installed.
+    assert first.metadata.tags == ["remove-cell"] and first.outputs == []
+
+
+COLAB = """
+# On Colab the book is not there yet; everywhere else this cell does nothing.
+import importlib.util
+import sys
+
+if "google.colab" in sys.modules and importlib.util.find_spec("tfp_gaps") is None:
+    !git clone --quiet --depth 1 https://github.com/tale-of-gaps/tale-of-gaps
+    %pip install --quiet --editable tale-of-gaps
+    %cd tale-of-gaps/book
+"""
+
+
 def test_metadata_are_nobodys(chapter):
     _, notebook = chapter
     assert set(notebook.metadata) <= {"kernelspec", "language_info", "tfp_gaps", "mystnb"}
