@@ -113,3 +113,31 @@ def test_bad_input(world, change, message):
     options = {"observations": x, "num_samples": 2, "lookahead": 0, "seed": 0} | change
     with pytest.raises(ValueError, match=message):
         bounds.iwae(model, network, options.pop("observations"), **options)
+
+
+def test_every_replica_is_given_every_sequence():
+    x = np.arange(10.0).reshape(2, 5, 1)
+    parts = list(bounds.batches(bounds.as_sequences(x), 3, 2))
+    assert [tuple(part["observations"].shape) for part in parts] == [
+        (2, 3, 2, 1),
+        (2, 3, 2, 1),
+        (2, 3, 1, 1),
+    ]
+    together = np.concatenate([part["observations"].numpy() for part in parts], 2)
+    for replica in range(3):
+        np.testing.assert_array_equal(together[:, replica], x)
+
+
+def test_one_repetition_unless_more_are_asked_for(world):
+    model, network, x, _ = world
+    options = {"lookahead": 0, "seed": 0}
+    assert bounds.iwae(model, network, x, num_samples=2, **options).values.shape == (1, 1, 64)
+    assert bounds.elbo(model, network, x, **options).bound.values.shape == (1, 1, 64)
+
+
+def test_the_monte_carlo_error_is_that_of_the_mean_over_repetitions():
+    bound = bounds.Bound(np.array([[[1.0, 3.0]], [[2.0, 6.0]]]))
+    # Means 2 and 4: their standard deviation is the root of two, and there are two of them.
+    assert bound.monte_carlo_error() == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="at least 2 repetitions"):
+        bounds.Bound(bound.values[:1]).monte_carlo_error()

@@ -159,6 +159,14 @@ def test_effective_size_lies_between_one_and_k():
     assert fields[1].item() == pytest.approx(np.std(np.log([1, 1, 2]), ddof=1) / np.sqrt(3))
 
 
+@pytest.mark.parametrize("draws_at_once", [2 * COUNT, 3 * COUNT, 1000])
+def test_all_draws_are_taken_and_no_more(draws_at_once):
+    exact = gaussian(posterior_means(), np.linalg.cholesky(COVARIANCE))
+    found = evaluate(exact, num_samples=7, draws_at_once=draws_at_once)
+    # Under the posterior all weights are alike, so that the effective size counts the draws.
+    np.testing.assert_allclose(found.effective_size, 7, rtol=1e-4)
+
+
 def test_very_unlikely_data_do_not_underflow():
     fields = static_bounds.summarise(np.array([-5000.0, -5001.0])[:, None, None])
     assert fields[2].item() == pytest.approx(-5000 + np.log((1 + np.exp(-1)) / 2))
