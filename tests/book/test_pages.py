@@ -144,6 +144,7 @@ def test_the_build_stops_at_what_is_missing(tmp_path, text, passes):
     (tmp_path / "book/index.md").write_text(f"# Title\n\n{text}\n")
     (tmp_path / "book/references.bib").write_text("")
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    shutil.copytree(ROOT / "book/_static", tmp_path / "book/_static")
     shutil.copy(ROOT / "_config.yml", tmp_path)
     status = build.build(tmp_path / "out", root=tmp_path)
     assert (status == 0) is passes
