@@ -967,3 +967,11 @@ UNDETECTABLE = LinearGaussian(1.1, 0.1, 0.0, 1.0, 0.5)
 def test_bad_calls_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_two_steps_are_enough_for_an_autoregression():
+    chain = LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
+    fit = lg.best_autoregression(chain, 2)
+    # a P_0 / (P_0 + R) with P_0 = .1 / .19, whatever the length.
+    first = 0.1 / (1 - 0.9**2)
+    assert fit.transition.item() == pytest.approx(0.9 * first / (first + 1), rel=1e-12)
