@@ -69,6 +69,14 @@ def test_trained_gaps_come_near_the_exact_ones():
         assert -0.006 < row.trained.value - row.gap < 0.02
 
 
+def test_a_gap_of_a_diverged_network_is_not_reported():
+    settings = training.Settings(6, 16, learning_rate=1e30, steps_per_call=2)
+    with pytest.raises(FloatingPointError, match=f"diverged under .*{SCHEMES[0]}"):
+        experiment.trained_gaps(
+            WORLD, num_timesteps=T, schemes=SCHEMES, seeds=[0], settings=settings, num_sequences=10
+        )
+
+
 def test_rows_agree_with_the_closed_form():
     row, partial = experiment.measure(WORLD, num_timesteps=T, schemes=["all", "past and present"])
     assert (row.gap, row.loss) == pytest.approx((0, 0), abs=1e-8) and row.trained is None

@@ -15,6 +15,7 @@ belief predicts it, nats per step; on sequences drawn from p, where the state is
 time that a step takes.
 """
 
+import functools
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
@@ -227,7 +228,7 @@ def traffic_problem(size, seeds, folder=None, progress=None):
     full = sequential.fit_jointly(splits, design, lookahead=None, seeds=seeds, **options)
     problem = Problem(
         full.model,
-        _learned_smoother(full),
+        functools.partial(sequential.draw_paths, full),
         splits.train,
         splits.test,
         splits.windows["test"].starts,
@@ -247,17 +248,6 @@ def complete(splits):
         parts[part] = sequences.select(kept)
         windows[part] = replace(cut, series=cut.series[kept], starts=cut.starts[kept])
     return replace(splits, **parts, windows=windows)
-
-
-def _learned_smoother(fitted):
-    def draw(observations, seeds):
-        time_, _, batch, _ = observations.shape
-        context = fitted.network.context(observations, lookahead=fitted.lookahead)
-        noise = replica_normal([time_, batch, fitted.model.latent_size], seeds)
-        noise = tf.transpose(noise, [1, 0, 2, 3])
-        return fitted.network.sample_path(fitted.model, context, noise).latents
-
-    return draw
 
 
 # Training -----------------------------------------------------------------------------------------

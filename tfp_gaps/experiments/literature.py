@@ -161,10 +161,20 @@ def trained_gaps(world, *, num_timesteps, schemes, seeds, num_sequences=20_000, 
 
     Returns:
       dict from scheme to float64 [seeds], nats per step.
+
+    Raises:
+      FloatingPointError: if a network diverged.
     """
-    model, network, _ = train(
+    model, network, history = train(
         world, num_timesteps=num_timesteps, schemes=schemes, seeds=seeds, **options
     )
+    if history.diverged.any():
+        names = [scheme for scheme in schemes for _ in seeds]
+        failed = ", ".join(sorted({names[i] for i in np.flatnonzero(history.diverged)}))
+        raise FloatingPointError(
+            f"training diverged under {failed}; a gap of such a network says nothing about its "
+            "conditions. Use a smaller learning rate."
+        )
     _, x = exact.sample(world, num_timesteps, num_sequences, seed=2)
     evidence = exact.kalman_filter(world, x).log_likelihood
     drawn = bounds.iwae(model, network, x, num_samples=1, lookahead=None, seed=0)

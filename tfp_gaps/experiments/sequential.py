@@ -144,6 +144,25 @@ def data_points(sequences):
     }
 
 
+def draw_paths(fitted, observations, seeds, *, controls=None):
+    """Draw z_{1:T} ~ q(z_{1:T} | x, u) of a trained network; for TensorFlow functions.
+
+    Args:
+      fitted: `Fitted`.
+      observations: [time, replicas, batch, observation].
+      seeds: one seed per replica, as from `networks.replica_seeds`.
+      controls: [time, replicas, batch, control], or None.
+
+    Returns:
+      [time, replicas, batch, latent], one path for each sequence.
+    """
+    time, _, batch, _ = observations.shape
+    noise = replica_normal([time, batch, fitted.model.latent_size], seeds)
+    context = fitted.network.context(observations, lookahead=fitted.lookahead, controls=controls)
+    noise = tf.transpose(noise, [1, 0, 2, 3])
+    return fitted.network.sample_path(fitted.model, context, noise, controls=controls).latents
+
+
 def validation_loss(model, network, lookahead, sequences, *, draws=2):
     """A function () -> [replicas]: minus the ELBO on held-out sequences, nats per sequence.
 

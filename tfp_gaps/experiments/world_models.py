@@ -38,7 +38,7 @@ from tfp_gaps.experiments import sequential
 from tfp_gaps.inference.filter_network import FilterNetwork, negative_log_likelihood
 from tfp_gaps.inference.look_ahead import LookAheadNetwork
 from tfp_gaps.models.world_model import WorldModel
-from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.networks import replica_seeds
 
 HORIZONS = (1, 3, 6, 12)
 PARTS = {"train": 0, "validation": 1, "test": 2}
@@ -251,7 +251,7 @@ def distil(fitted, task, size, explored, *, seeds, num_components=5, **options):
     )
 
     def smoother(observations, controls, seeds):
-        return _draw_paths(fitted, observations, controls, seeds)
+        return sequential.draw_paths(fitted, observations, seeds, controls=controls)
 
     history = training.fit(
         negative_log_likelihood(network, smoother),
@@ -272,15 +272,6 @@ def _network_sizes(task, size, latent=None):
         "control_size": task.environment.action_size,
         "hidden_size": size.hidden_size,
     }
-
-
-def _draw_paths(fitted, observations, controls, seeds):
-    """z_{1:T} ~ q, [time, replicas, batch, latent]."""
-    time, _, batch, _ = observations.shape
-    noise = replica_normal([time, batch, fitted.model.latent_size], seeds)
-    context = fitted.network.context(observations, lookahead=fitted.lookahead, controls=controls)
-    noise = tf.transpose(noise, [1, 0, 2, 3])
-    return fitted.network.sample_path(fitted.model, context, noise, controls=controls).latents
 
 
 def beliefs_of(fitted, task, size, distilled=None):
@@ -306,8 +297,11 @@ class Translators:
 
         @tf.function
         def draw(observations, controls):
-            repeated = [tf.repeat(x[:, tf.newaxis], replicas, 1) for x in (observations, controls)]
-            return _draw_paths(fitted, *repeated, replica_seeds(seeds, "translation"))
+            x, u = (
+                tf.repeat(part[:, tf.newaxis], replicas, 1) for part in (observations, controls)
+            )
+            own = replica_seeds(seeds, "translation")
+            return sequential.draw_paths(fitted, x, own, controls=u)
 
         latents = draw(tf.constant(sequences.observations), tf.constant(sequences.controls)).numpy()
         states = np.repeat(explored["train"].states[:, np.newaxis], replicas, 1)
