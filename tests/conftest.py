@@ -2,6 +2,8 @@
 
 import math
 import os
+import shutil
+import subprocess
 from types import SimpleNamespace
 
 import matplotlib
@@ -51,3 +53,17 @@ def linear_chain():
         return LinearGaussianStateSpace(exact, num_replicas=num_replicas)
 
     return SimpleNamespace(exact=exact, model=model, kalman=kalman)
+
+
+@pytest.fixture(scope="session")
+def run_script():
+    """Run JavaScript outside a browser and return what it prints; needs Node."""
+    if shutil.which("node") is None:
+        pytest.skip("needs node to run the script")
+
+    def run(script):
+        command = ["node", "-e", script]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        return found.stdout
+
+    return run

@@ -2,8 +2,6 @@
 
 import itertools
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -52,23 +50,16 @@ var document = {getElementById: function () { return {
 """
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the script")
 @pytest.mark.parametrize("positions", list(itertools.product(range(3), range(2))))
-def test_each_position_shows_its_frame(page, positions):
+def test_each_position_shows_its_frame(page, run_script, positions):
     stub = _STUB.replace("POSITIONS", str(list(positions)))
     report = (
         "console.log(lists.dd.map(function (e) { return e.textContent; }).join(' '));"
         "console.log(lists.output.map(function (e) { return e.textContent; }).join(' '));"
         "console.log(picture.innerHTML);"
     )
-    run = subprocess.run(
-        ["node", "-e", stub + page.script.text + report],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    numbers, ticks, picture = run.stdout.strip().split("\n", 2)
+    printed = run_script(stub + page.script.text + report)
+    numbers, ticks, picture = printed.strip().split("\n", 2)
     place = 2 * positions[0] + positions[1]
     assert numbers == f"{place} {place * place}" and picture == FRAMES[place].picture
     assert ticks == f"{CONTROLS[0][1][positions[0]]} {CONTROLS[1][1][positions[1]]}"
