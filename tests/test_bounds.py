@@ -141,3 +141,25 @@ def test_the_monte_carlo_error_is_that_of_the_mean_over_repetitions():
     assert bound.monte_carlo_error() == pytest.approx(1.0)
     with pytest.raises(ValueError, match="at least 2 repetitions"):
         bounds.Bound(bound.values[:1]).monte_carlo_error()
+
+
+@pytest.mark.parametrize(("num_samples", "most"), [(10, 200), (300, 300)])
+def test_no_more_paths_at_once_than_allowed(world, monkeypatch, num_samples, most):
+    # What is at once in memory is what the documentation promises; one sequence is the least.
+    model, network, x, _ = world
+    paths, weights = [], bounds.importance_log_weights
+
+    def watched(model, network, observations, seeds, *, num_samples, **options):
+        paths.append(num_samples * observations.shape[2])
+        return weights(model, network, observations, seeds, num_samples=num_samples, **options)
+
+    monkeypatch.setattr(bounds, "importance_log_weights", watched)
+    options = {"lookahead": 0, "seed": 0, "paths_at_once": 200}
+    bound = bounds.iwae(model, network, x[:, :25], num_samples=num_samples, **options)
+    assert max(paths) == most and bound.values.shape == (1, 1, 25)
+
+
+def test_an_elbo_needs_a_repetition(world):
+    model, network, x, _ = world
+    with pytest.raises(ValueError, match="repetitions must be an integer and >= 1"):
+        bounds.elbo(model, network, x, lookahead=0, seed=0, repetitions=0)

@@ -167,6 +167,20 @@ def test_all_draws_are_taken_and_no_more(draws_at_once):
     np.testing.assert_allclose(found.effective_size, 7, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("draws_at_once", "most"), [(100, 100), (10, COUNT)])
+def test_no_more_draws_at_once_than_allowed(monkeypatch, draws_at_once, most):
+    # What is at once in memory is what the documentation promises; one draw of each is the least.
+    drawn, weights = [], families.log_weights
+
+    def watched(model, family, parameters, observations, noise):
+        drawn.append(noise.shape[0] * noise.shape[2])
+        return weights(model, family, parameters, observations, noise)
+
+    monkeypatch.setattr(families, "log_weights", watched)
+    bound = evaluate(near_posterior()[0], num_samples=12, draws_at_once=draws_at_once)
+    assert max(drawn) == most and bound.elbo.shape == (1, COUNT)
+
+
 def test_very_unlikely_data_do_not_underflow():
     fields = static_bounds.summarise(np.array([-5000.0, -5001.0])[:, None, None])
     assert fields[2].item() == pytest.approx(-5000 + np.log((1 + np.exp(-1)) / 2))

@@ -36,11 +36,16 @@ GROUPS = {
     "gaps": ["gaps.py"],
     "claims": ["claims.py"],
 }
-# Where the tests of a module are not in the file of its name.
+# Tests that stand for a module besides the file of its name: those of what is built on it.
 ELSEWHERE = {
-    "linear_gaussian_learning": ["linear_gaussian"],
-    "linear_gaussian_recursions": ["linear_gaussian"],
-    "lqg_belief": ["lqg"],
+    "batched_bfgs": ["lqg_learning"],
+    "joint_gaussian": ["linear_gaussian", "conditions"],
+    "linear_gaussian_learning": ["linear_gaussian", "lqg_learning"],
+    "linear_gaussian_recursions": ["linear_gaussian", "lqg_learning"],
+    "lqg": ["lqg_learning"],
+    "lqg_belief": ["lqg_learning"],
+    "quadrature": ["bit", "tails", "noisy_mixture"],
+    "riccati": ["lqg", "linear_gaussian"],
 }
 BINARY = {
     ast.Add: "-",

@@ -233,15 +233,23 @@ def mutants(project):
     cells, left = [], []
     for group, found in stored.items():
         share, error = mutation.score(found)
-        tried = f"{found['tried']} of {found['mutants']}"
+        whys = [
+            mutation.reason_of(survivor, project.root / "tools" / "mutation.yml")
+            for survivor in found["survivors"]
+        ]
         cells.append(
-            [group, tried, f"{100 * share:.1f} ± {100 * error:.1f}", f"`{found['commit']}`"]
+            [
+                group,
+                f"{found['tried']} of {found['mutants']}",
+                f"{100 * share:.1f} ± {100 * error:.1f}",
+                f"{sum(map(bool, whys))} of {len(whys)}",
+                f"`{found['commit']}`",
+            ]
         )
-        left += found["survivors"]
-    lines = table(["modules", "mutants tried", "caught, %", "commit"], cells)
-    lines += ["", f"Survivors: {len(left)}.", "", "```{dropdown} Every survivor, and why"]
-    for survivor in left:
-        why = mutation.reason_of(survivor, project.root / "tools" / "mutation.yml")
+        left += zip(found["survivors"], whys, strict=True)
+    header = ["modules", "mutants tried", "caught, %", "survivors that do no harm", "commit"]
+    lines = [*table(header, cells), "", "```{dropdown} Every survivor, and why"]
+    for survivor, why in left:
         change = f"`{_one_line(survivor['before'])}` to `{_one_line(survivor['after'])}`"
         lines.append(f"- {survivor['path']}, line {survivor['line']}, {change}: {why or 'a gap'}")
     return [*lines, "```"]

@@ -12,7 +12,7 @@ import pytest
 import scipy.linalg
 
 from tfp_gaps.exact import linear_gaussian as lg
-from tfp_gaps.exact import lqg, lqg_belief, riccati
+from tfp_gaps.exact import linear_gaussian_learning, lqg, lqg_belief, riccati
 from tfp_gaps.exact import lqg_learning as learning
 from tfp_gaps.exact.lqg import System
 
@@ -489,3 +489,38 @@ def test_models_must_share_observations_and_controls():
     bigger = random_system(2, 0, channels=1, controls=1)
     with pytest.raises(ValueError, match="as many states"):
         lqg_belief.belief(system, bigger, 5, 0, exploration_cov=0.25)
+
+
+# The search ---------------------------------------------------------------------------------------
+
+
+def test_starts_are_what_their_names_say():
+    system = random_system(2, 3)
+    data = learning.as_matrices(system, learning.exploration_root(system, np.eye(2)))
+    wanted = linear_gaussian_learning.Starts(2, 1, 0, True)
+    starts = linear_gaussian_learning.structured_starts(data, 6, wanted)
+    little, truth = linear_gaussian_learning.LITTLE_NOISE, starts["truth"]
+    assert little < 0.01
+    np.testing.assert_allclose(
+        starts["small observation noise"].emission_cov, little * truth.emission_cov
+    )
+    quiet = starts["small transition noise"]
+    np.testing.assert_allclose(quiet.transition_cov, little * truth.transition_cov)
+    moved = truth.initial_cov + truth.transition_cov
+    np.testing.assert_allclose(
+        quiet.emission_cov - truth.emission_cov, truth.emission @ moved @ truth.emission.T
+    )
+    _, innovation, _ = linear_gaussian_learning.pooled_regression(data, 6, order=1)
+    np.testing.assert_allclose(starts["autoregression"].emission_cov, little * innovation)
+    assert not np.allclose(starts["random 1"].transition, truth.transition)
+
+
+def test_a_singular_trial_does_not_spoil_its_neighbours():
+    def objective(steps):
+        if np.any(np.abs(steps.real) > 9):
+            raise np.linalg.LinAlgError("singular")
+        return np.sum(steps**2, axis=-1)
+
+    values, gradients = learning._loss(objective, np.array([[1.0, 2.0], [10.0, 0.0], [3.0, 0.0]]))
+    np.testing.assert_allclose(values, [-5.0, np.inf, -9.0])
+    np.testing.assert_allclose(gradients, [[-2.0, -4.0], [0.0, 0.0], [-6.0, 0.0]])

@@ -75,3 +75,29 @@ def test_kink_far_from_both_locations():
         for nodes, weights in (plain, graded)
     ]
     assert error[1] < 1e-10
+
+
+def panels(*arguments):
+    """Left ends and right ends of the panels, from the nodes of each and the sum of its weights."""
+    nodes, weights = (array.reshape(-1, 20) for array in quadrature.graded_nodes(*arguments))
+    half = weights.sum(1) / 2
+    return nodes.mean(1) - half, nodes.mean(1) + half
+
+
+def test_panels_are_one_scale_wide_near_a_location_and_double_beyond():
+    left, right = panels([3.0], [0.5])
+    ends = np.append(left, right[-1]) / 0.5 - 6
+    np.testing.assert_allclose(ends, -ends[::-1], rtol=1e-9, atol=1e-9)
+    near = ends[(ends > -0.5) & (ends < 8.5)]
+    np.testing.assert_allclose(near, np.arange(9), atol=1e-9)
+    far = ends[ends > 7.5]
+    np.testing.assert_allclose(far[1:] / far[:-1], 2.0, rtol=1e-9)
+    assert far[-1] > 1e12
+
+
+def test_panels_close_in_on_a_crossing():
+    position, width = 0.3, 1e-4
+    left, _ = panels([0.0], [1.0], (np.array([position]), np.array([width])))
+    steps = width * 2.0 ** np.arange(-2, 9)
+    for edge in [position, *(position + steps), *(position - steps)]:
+        assert np.min(np.abs(left - edge)) < 1e-9 * width + 1e-15, edge
