@@ -3,7 +3,7 @@
 What scrolls can be reached by keyboard: code, outputs, tables. The name of a control is what it
 shows: the theme calls every folded cell "Toggle hidden content", and its buttons by other names
 than those beside their icons. Where a chapter imports from the package, the names lead to the page
-on the package.
+on the package; what it takes from TensorFlow Probability leads to the documentation of that.
 """
 
 import re
@@ -73,6 +73,37 @@ def link_imports(text, anchors):
     return _IMPORT.sub(statement, text)
 
 
+# tfd.Normal or tfp.vi.fit_surrogate_posterior, as the highlighter writes it; no module alone.
+_TFP = re.compile(
+    r'(?<!<span class="o">\.</span>)<span class="nd?">@?(?P<root>tf[pd])</span>'
+    r'(?P<path>(?:<span class="o">\.</span><span class="n">\w+</span>)+)'
+)
+_PART = re.compile(r'<span class="n">(\w+)</span>')
+_TFP_PAGES = "https://www.tensorflow.org/probability/api_docs/python/tfp"
+_ROOTS = {"tfp": "", "tfd": "/distributions"}
+_MODULES = {"distributions", "experimental", "vi"}
+
+
+def link_tfp(text):
+    """Link names of TensorFlow Probability in the code of a page to their documentation.
+
+    A method of a distribution, such as `tfd.Normal.sample`, is not linked, nor is a module.
+    """
+
+    def linked(found):
+        parts = _PART.findall(found["path"])
+        if parts[-1] in _MODULES or not set(parts[:-1]) <= _MODULES:
+            return found[0]
+        target = "/".join([_TFP_PAGES + _ROOTS[found["root"]], *parts])
+        return f'<a class="code" href="{target}">{found[0]}</a>'
+
+    # A second run must not link what is linked already.
+    pieces = re.split(r'(<a class="code".*?</a>)', text, flags=re.DOTALL)
+    return "".join(
+        piece if piece.startswith("<a ") else _TFP.sub(linked, piece) for piece in pieces
+    )
+
+
 def polish_pages(folder):
     """Change all pages of a folder in place."""
     package = folder / "api.html"
@@ -80,5 +111,5 @@ def polish_pages(folder):
     anchors = set(re.findall(r'\bid="(api-[a-z0-9-]+)"', source))
     for page in sorted(folder.glob("*.html")):
         text = page.read_text(encoding="utf-8")
-        if (mended := link_imports(polish(text), anchors)) != text:
+        if (mended := link_tfp(link_imports(polish(text), anchors))) != text:
             page.write_text(mended, encoding="utf-8")

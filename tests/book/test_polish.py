@@ -1,7 +1,16 @@
-"""What is mended in built pages: reachable by keyboard, named by what is shown, and only once."""
+"""What is mended in built pages: reachable by keyboard, named by what is shown, linked, once."""
+
+import pathlib
+import re
+
+import pygments
+import pygments.formatters
+import pygments.lexers
 
 import polish
+from tfp_gaps._tensorflow import tfp
 
+BOOK = pathlib.Path(__file__).resolve().parents[2] / "book"
 PAGE = """<body><summary aria-label="Toggle hidden content"><p>Show code cell source</p></summary>
 <div class="highlight"><pre><span></span>code</pre></div><pre>free</pre>
 <table class="table"><tr><td>1</td></tr></table>
@@ -36,3 +45,39 @@ def test_pages_are_changed_in_place(tmp_path):
     polish.polish_pages(tmp_path)
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == polish.polish(PAGE)
     assert (tmp_path / "b.html").stat().st_mtime_ns == before
+
+
+def _highlighted(code):
+    lexer = pygments.lexers.get_lexer_by_name("ipython3")
+    return pygments.highlight(code, lexer, pygments.formatters.HtmlFormatter())
+
+
+def _targets(code):
+    linked = polish.link_tfp(_highlighted(code))
+    assert polish.link_tfp(linked) == linked
+    return [path.split("/tfp/")[1] for path in re.findall(r'href="([^"]*)"', linked)]
+
+
+def test_names_of_tfp_lead_to_its_documentation():
+    assert _targets("tfd.Normal(0, 1); tfp.vi.fit_surrogate_posterior(f)") == [
+        "distributions/Normal",
+        "vi/fit_surrogate_posterior",
+    ]
+    assert _targets("@tfd.JointDistributionCoroutineAutoBatched\ndef f(): ...") == [
+        "distributions/JointDistributionCoroutineAutoBatched"
+    ]
+    # Neither modules, nor what is not a page of its own, nor other libraries.
+    assert _targets("tfd = tfp.distributions; tfd.Normal.sample; tf.zeros(2); x.tfd.Normal") == []
+
+
+def test_what_is_linked_exists():
+    """In the chapters: a name that TFP does not have would be a dead link."""
+    names = set()
+    for chapter in BOOK.glob("*.ipynb"):
+        for line in re.findall(r"\btf[pd]\.[\w.]+", chapter.read_text(encoding="utf-8")):
+            names.update(_targets(line))
+    assert len(names) > 5
+    for name in names:
+        found = tfp
+        for part in name.split("/"):
+            found = getattr(found, part)
