@@ -606,6 +606,39 @@ def summary_line(rows):
     )
 
 
+def verdicts_at(records, standard_errors):
+    """Return the verdicts had every criterion and caveat asked for so many standard errors.
+
+    Args:
+      records: dict from claim id to `Record`, as from `collect`.
+      standard_errors: takes the place of `Criterion.z` everywhere.
+
+    Returns:
+      dict from claim id to verdict.
+
+    >>> gain = Criterion("gain", "at_least", 0.0, why="a sign")
+    >>> claim = Claim("C99", "it helps", ("somebody",), "qualitative", "sums", (gain,))
+    >>> records = {"C99": Record(claim, {"gain": Estimate(4.0, 1.0)})}
+    >>> [verdicts_at(records, number)["C99"] for number in (3, 5)]
+    ['reproduced', 'different']
+    """
+
+    def asking(criteria):
+        return tuple(dataclasses.replace(each, z=float(standard_errors)) for each in criteria)
+
+    return {
+        claim_id: dataclasses.replace(
+            record,
+            claim=dataclasses.replace(
+                record.claim,
+                criteria=asking(record.claim.criteria),
+                caveats=asking(record.claim.caveats),
+            ),
+        ).verdict
+        for claim_id, record in records.items()
+    }
+
+
 def scorecard_html(rows, reasons=True):
     """Return the measured claims as an HTML table: numbers, reasons, verdict, link to the cell.
 
