@@ -236,9 +236,23 @@ def test_decomposition_parts():
 # Simulation -----------------------------------------------------------------------------------
 
 
+# A hidden velocity: what the agent remembers of position and velocity is far from symmetric.
+SWINGING = System(
+    transition=[[1.0, 0.3], [-0.1, 0.95]],
+    control=[[0.0], [0.3]],
+    transition_cov=np.diag([1e-4, 0.04]),
+    emission=[[1.0, 0.0]],
+    emission_cov=0.1,
+    initial_cov=np.eye(2),
+    state_cost=np.diag([1.0, 0.0]),
+    control_cost=0.1,
+)
+
+
 @pytest.mark.parametrize(
     ("system", "model"),
     [
+        (SWINGING, SWINGING),
         (scalar(), scalar()),
         (scalar(), scalar(0.59375, transition_cov=1.6641, emission_cov=0.0)),
         (scalar(1.05), scalar(1.0)),
