@@ -78,7 +78,6 @@ _TFP = re.compile(
     r'(?<!<span class="o">\.</span>)<span class="nd?">@?(?P<root>tf[pd])</span>'
     r'(?P<path>(?:<span class="o">\.</span><span class="n">\w+</span>)+)'
 )
-_PART = re.compile(r'<span class="n">(\w+)</span>')
 _TFP_PAGES = "https://www.tensorflow.org/probability/api_docs/python/tfp"
 _ROOTS = {"tfp": "", "tfd": "/distributions"}
 _MODULES = {"distributions", "experimental", "vi"}
@@ -91,7 +90,7 @@ def link_tfp(text):
     """
 
     def linked(found):
-        parts = _PART.findall(found["path"])
+        parts = _NAME.findall(found["path"])
         if parts[-1] in _MODULES or not set(parts[:-1]) <= _MODULES:
             return found[0]
         target = "/".join([_TFP_PAGES + _ROOTS[found["root"]], *parts])
