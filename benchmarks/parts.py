@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from benchmarks.sizes import CLIP_NORM, LEARNING_RATE
 from tfp_gaps._tensorflow import tf, tfk
-from tfp_gaps.inference.look_ahead import LookAheadNetwork
 from tfp_gaps.models.state_space import StateSpace, log_likelihood
 from tfp_gaps.networks import gru_scan, replica_normal, replica_seeds
+from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.training import clip_by_replica_norm
 
 

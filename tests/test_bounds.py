@@ -7,8 +7,8 @@ import pytest
 
 from tfp_gaps import bounds
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.inference.look_ahead import LookAheadNetwork
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 
 TIME, SEQUENCES = 6, 64
 

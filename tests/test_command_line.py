@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tfp_gaps import __main__ as command_line
-from tfp_gaps import results, runs
+from tfp_gaps.book import results, runs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -71,7 +71,7 @@ def test_a_look_ahead_without_time_ends_with_status_2(tmp_path, capsys, value):
 def test_a_run_is_stored_under_its_name(tmp_path, monkeypatch, capsys, arguments, stem):
     module = types.ModuleType("toy")
     module.VARIANTS, module.run = ("wide",), lambda **options: {"data": "made up"}
-    monkeypatch.setitem(sys.modules, f"tfp_gaps.experiments.{arguments[0]}", module)
+    monkeypatch.setitem(sys.modules, f"tfp_gaps.book.experiments.{arguments[0]}", module)
     assert run("run", *arguments, "--output", str(tmp_path)) == 0
     path = tmp_path / f"{stem}.json"
     assert capsys.readouterr().out == f"{path}: written\n"

@@ -8,11 +8,11 @@ import pytest
 
 from tfp_gaps import filtering
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.data.sequences import Sequences
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
-from tfp_gaps.inference.look_ahead import LookAheadNetwork
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+from tfp_gaps.sequences import Sequences
 
 TIME, SEQUENCES, PARTICLES = 6, 50, 2000
 

@@ -11,10 +11,10 @@ from tfp_gaps import gaps, networks, static_bounds, training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact.four_gaps import FourGaps
-from tfp_gaps.inference import families, local
-from tfp_gaps.inference.encoder import Posterior
 from tfp_gaps.models.vae import VAE
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors import families, local
+from tfp_gaps.posteriors.encoder import Posterior
 
 NAMES = ("evidence", "best_per_datum", "best_shared", "best_network", "elbo")
 

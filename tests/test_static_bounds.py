@@ -7,10 +7,10 @@ import pytest
 
 from tfp_gaps import static_bounds
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.inference import families
-from tfp_gaps.inference.encoder import Posterior
 from tfp_gaps.models.vae import VAE
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors import families
+from tfp_gaps.posteriors.encoder import Posterior
 
 WORLD = SimpleNamespace(
     loadings=np.array([[1.0, 0.9], [0.8, 0.2], [-0.5, -0.9], [0.3, 0.6]]),

@@ -252,8 +252,8 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from tfp_gaps import training
-from tfp_gaps.data.sequences import Sequences, Splits
-from tfp_gaps.experiments.sequential import Design, fit_jointly
+from tfp_gaps.sequences import Sequences, Splits
+from tfp_gaps.book.experiments.sequential import Design, fit_jointly
 x = np.random.default_rng(0).normal(size=[6, 64, 2]).astype("float32")
 splits = Splits(*[Sequences(x)] * 3, "noise")
 settings = training.Settings(12, 16, clip_norm=50.0, steps_per_call=4, learning_rate=1e-2)

@@ -10,8 +10,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from tfp_gaps import __version__, results, runs, scales, sweep
-from tfp_gaps import data as data_sets
+from tfp_gaps import __version__
+from tfp_gaps.book import data as data_sets
+from tfp_gaps.book import results, runs, scales, sweep
 
 
 def parser():

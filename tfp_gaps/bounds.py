@@ -15,10 +15,10 @@ import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import HAS_GPU, tf
-from tfp_gaps.data.sequences import as_sequences
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.models.state_space import log_likelihood
 from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.sequences import as_sequences
 
 
 @dataclass(frozen=True)

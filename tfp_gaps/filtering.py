@@ -20,9 +20,9 @@ import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import HAS_GPU, tf, tfp
-from tfp_gaps.data.sequences import Sequences, as_sequences
 from tfp_gaps.models.state_space import log_likelihood, step
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.sequences import Sequences, as_sequences
 
 smc = tfp.experimental.mcmc
 

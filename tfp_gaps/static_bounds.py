@@ -17,8 +17,8 @@ import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import HAS_GPU, tf
-from tfp_gaps.inference import families
 from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.posteriors import families
 
 
 class Bounds(NamedTuple):

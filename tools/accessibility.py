@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-from tfp_gaps.data import npm
+from tfp_gaps.book.data import npm
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = ROOT / "_build" / "html"

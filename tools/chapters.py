@@ -21,7 +21,7 @@ import finishing
 import notebooks
 import staleness
 from notebooks import ChapterError, Project
-from tfp_gaps import claims
+from tfp_gaps.book.ledger import claims
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 from notebooks import write_bytes
-from tfp_gaps.data import npm
+from tfp_gaps.book.data import npm
 
 PACKAGE = ("mathjax", "3.2.2")
 DIGEST = "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09"

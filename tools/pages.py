@@ -16,7 +16,7 @@ import staleness
 from checks import MAXIMUM_GIGABYTES, MAXIMUM_SECONDS
 from finishing import title
 from notebooks import Project, write_text
-from tfp_gaps import claims
+from tfp_gaps.book.ledger import claims
 
 FOLDER = "_generated"
 # The packages that a result can depend on, or a page; the lock holds the others.

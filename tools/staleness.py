@@ -19,7 +19,7 @@ import notebooks
 from notebooks import ChapterError
 
 PACKAGE = "tfp_gaps"
-CLAIMS_MODULE = f"{PACKAGE}/claims.py"
+CLAIMS_MODULE = f"{PACKAGE}/book/ledger/claims.py"
 CLAIMS_FILE = "book/claims.yml"
 
 
@@ -124,7 +124,7 @@ def _references(tree, package):
             base = _import_base(node, package)
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names = [node.value]  # importlib.import_module("tfp_gaps.experiments.digits")
+            names = [node.value]  # importlib.import_module("tfp_gaps.book.experiments.digits")
         yield from (name for name in names if name.split(".")[0] == PACKAGE)
 
 

@@ -6,7 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from tfp_gaps.exact import lqg, riccati
+from tfp_gaps.exact import lqg
+from tfp_gaps.exact._numerics import riccati
 from tfp_gaps.exact.lqg import System
 
 # Two float64 routes to one number of order one, condition numbers below about 1e6.

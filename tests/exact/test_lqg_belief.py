@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tfp_gaps.exact import lqg_belief, riccati
+from tfp_gaps.exact import lqg_belief
+from tfp_gaps.exact._numerics import riccati
 from tfp_gaps.exact.lqg import System
 
 T = 5

@@ -12,8 +12,9 @@ import pytest
 import scipy.linalg
 
 from tfp_gaps.exact import linear_gaussian as lg
-from tfp_gaps.exact import linear_gaussian_learning, lqg, lqg_belief, riccati
+from tfp_gaps.exact import linear_gaussian_learning, lqg, lqg_belief
 from tfp_gaps.exact import lqg_learning as learning
+from tfp_gaps.exact._numerics import riccati
 from tfp_gaps.exact.lqg import System
 
 TABLE_NOISES = (0.01, 0.1, 1.0, 10.0)

@@ -18,7 +18,7 @@ from scipy import optimize, special
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tfp
-from tfp_gaps.exact import quadrature
+from tfp_gaps.exact._numerics import quadrature
 
 tfd = tfp.distributions
 

@@ -18,8 +18,9 @@ import numpy as np
 import scipy.linalg
 
 from tfp_gaps import _checks
-from tfp_gaps.exact import linear_gaussian, riccati
+from tfp_gaps.exact import linear_gaussian
 from tfp_gaps.exact import linear_gaussian_recursions as recursions
+from tfp_gaps.exact._numerics import riccati
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tfp_gaps import _checks
-from tfp_gaps.exact import batched_bfgs, lqg
 from tfp_gaps.exact import linear_gaussian_learning as learning
 from tfp_gaps.exact import linear_gaussian_recursions as recursions
+from tfp_gaps.exact import lqg
+from tfp_gaps.exact._numerics import batched_bfgs
 
 # Stages of a climb: ends whose losses agree to the first number (nats, and relative) count as one
 # afterwards; largest entry of the gradient, in nats per unit of a parameter; most evaluations. Each

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special, stats
 
 from tfp_gaps import _checks
-from tfp_gaps.exact import quadrature
+from tfp_gaps.exact._numerics import quadrature
 
 
 def _quartic_log_density(z):

@@ -1,0 +1,168 @@
+"""Figures of the benchmarks: what is drawn is what was given, and the words hold it."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from tfp_gaps.book import figures
+from tfp_gaps.book.figures import benchmark as benchmark_figures
+from tfp_gaps.estimate import Estimate
+
+VALUES = {0: (1.0, 2.0, 3.0), 4: (4.0, 4.0, 7.0), None: (6.0, 8.0, 10.0)}
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with plt.rc_context():
+        figures.style()
+        yield
+        plt.close("all")
+
+
+@pytest.fixture
+def runs():
+    return [
+        {"lookahead": k, "estimates": {"elbo": [{"value": value} for value in values]}}
+        for k, values in VALUES.items()
+    ]
+
+
+def curve(offset=0.0, count=3):
+    return [Estimate(h + offset, 0.5) for h in range(1, count + 1)]
+
+
+def heights(container):
+    """Centres and half widths of error bars."""
+    line, _, (bars,) = container
+    return line.get_ydata(orig=False), [
+        np.ptp(segment[:, 1]) / 2 for segment in bars.get_segments()
+    ]
+
+
+def test_look_ahead_curve_shows_means_and_two_errors_over_seeds(runs):
+    fig, alt = benchmark_figures.look_ahead_curve(runs, {"elbo": "ELBO"})
+    values, errors = heights(fig.axes[0].containers[0])
+    np.testing.assert_allclose(values, [2, 5, 8])
+    # Standard deviations 1, sqrt(3), 2 over the root of three seeds, doubled.
+    np.testing.assert_allclose(errors, 2 * np.array([1, 3**0.5, 2]) / 3**0.5)
+    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["partial", "4", "full"]
+    assert "partial, 4, full" in alt and "2.00 ± 0.58, 5.0 ± 1.0, 8.0 ± 1.2 nats" in alt
+
+
+def test_horizons_are_drawn_in_units_of_time_with_the_nominal_level():
+    curves = {
+        label: {"rmse": curve(offset), "crps": curve(offset), "coverage_90": curve(offset)}
+        for label, offset in (("partial", 0.0), ("full", 1.0))
+    }
+    fig, alt = benchmark_figures.horizon_curves(curves, step=0.25, unit="hours")
+    assert len(fig.axes) == 3
+    partial, full = fig.axes[0].get_lines()
+    np.testing.assert_allclose(partial.get_xdata(), [0.25, 0.5, 0.75])
+    np.testing.assert_allclose(full.get_ydata(), [2, 3, 4])
+    assert partial.get_color() == figures.COLOURS["partial"]
+    assert any(list(line.get_ydata()) == [0.9, 0.9] for line in fig.axes[2].get_lines())
+    assert "RMSE, full: 2.00 ± 0.50 after 0.25 hours, 4.00 ± 0.50 after 0.75" in alt
+    assert "coverage of 90 %" in alt
+
+
+def test_gap_in_time_draws_the_mean_and_every_replica():
+    rows = np.array([[1.0, 5.0, 3.0], [3.0, 7.0, 1.0]])
+    fig, alt = benchmark_figures.gap_in_time({"partial": rows, "full": rows[0]})
+    lines = fig.axes[0].get_lines()
+    assert len(lines) == 2 + 1 + 1
+    np.testing.assert_allclose(lines[2].get_ydata(), [2, 6, 2])
+    assert "partial: largest at step 2 with 6.00" in alt and "in all 10.0" in alt
+
+
+def test_colours_follow_the_conditioning_and_stay_apart():
+    rows = {
+        "4 ahead minus partial": [1.0, 2.0],
+        "6 ahead": [2.0, 1.0],
+        "full minus partial": [0, 1],
+    }
+    fig, _ = benchmark_figures.gap_in_time(rows)
+    colours = [line.get_color() for line in fig.axes[0].get_lines()]
+    assert colours[0] == figures.COLOURS["semi"] and colours[2] == figures.COLOURS["full"]
+    assert len(set(colours)) == 3
+
+
+def test_sweep_takes_one_curve_or_several():
+    series = {2: Estimate(3.0, 1.0), 8: Estimate(-1.0, 0.5)}
+    fig, _ = benchmark_figures.sweep_curve(series, xlabel="latent size")
+    values, errors = heights(fig.axes[0].containers[0])
+    np.testing.assert_allclose((values, errors), [[3, -1], [2, 1]])
+    several = {"ELBO": series, "model": {8: Estimate(0.5, 0.1)}}
+    fig, alt = benchmark_figures.sweep_curve(several, xlabel="latent size")
+    # A setting that only one curve has keeps its place, up to the shift that keeps bars apart.
+    place = fig.axes[0].containers[1].lines[0].get_xdata(orig=False)
+    np.testing.assert_allclose(place, [1], atol=0.1)
+    assert "ELBO: at 2: 3.0 ± 1.0; at 8: -1.00 ± 0.50. model: at 8: 0.50 ± 0.10." in alt
+
+
+def test_fans_count_what_lies_inside_and_leave_out_what_is_missing():
+    bands = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]]) + np.zeros([5, 3])
+    fig, alt = benchmark_figures.predictive_fans(
+        (np.arange(3), np.ones(3)),
+        np.arange(3, 6),
+        np.array([1.0, np.nan, 9.0]),
+        {"partial": bands, "full": bands + 8},
+        start=2.5,
+        xlabel="hour",
+        ylabel="vehicles",
+    )
+    assert [axis.get_title("left") for axis in fig.axes] == ["partial", "full"]
+    assert "the truth goes from 1.0 to 9.0" in alt
+    assert alt.count("1 of 2 observed values inside it") == 2
+
+
+def test_horizons_over_seeds_keeps_the_data_error_of_a_single_seed():
+    entries = [Estimate(1.0, 0.1, 9, "data points").as_dict()] * 2
+    summary = {"crps": [entries], "crps_mean": [[0.1, 0.2]]}
+    curves = benchmark_figures.horizons_over_seeds(summary)
+    assert list(curves) == ["crps"]
+    assert curves["crps"] == [Estimate(1.0, 0.1, 9, "data points")] * 2
+    both = benchmark_figures.horizons_over_seeds({"crps": [entries, entries]})
+    assert both["crps"][0] == Estimate(1.0, 0.0, 2, "seeds")
+
+
+def test_crossed_difference_adds_the_errors_of_seeds_and_sequences():
+    rng = np.random.default_rng(0)
+    seeds, sequences = 3.0 * rng.standard_normal([40, 1]), 2.0 * rng.standard_normal([1, 60])
+    values = 1.0 + seeds + sequences
+    result = {"forecast": {"crps_mean": values.tolist()}}
+    baseline = {"forecast": {"crps_mean": np.zeros_like(values).tolist()}}
+    difference = benchmark_figures.crossed_difference(result, baseline, "crps")
+    squares = seeds.var(ddof=1) / 40, sequences.var(ddof=1) / 60
+    for estimate, square in zip(difference, (*squares, sum(squares))):
+        np.testing.assert_allclose(estimate.value, values.mean())
+        np.testing.assert_allclose(estimate.standard_error**2, square)
+
+
+def test_the_error_of_groups_is_over_groups():
+    # Six sequences, three of each of two nights: the groups' means are 2 and 6, whatever is inside.
+    values = np.array([[1.0, 5.0, 2.0, 6.0, 3.0, 7.0]] * 2)
+    runs = [{"per_sequence": {"elbo": v.tolist()}} for v in (values, 0 * values)]
+    difference = benchmark_figures.crossed_difference(*runs, "elbo", groups=[0, 1] * 3)
+    assert difference.over_sequences == Estimate(4.0, 2.0, 2, "data points")
+    assert difference.over_seeds.standard_error == 0
+    with pytest.raises(ValueError, match="one label for each of the 6 sequences, but has 5"):
+        benchmark_figures.crossed_difference(*runs, "elbo", groups=range(5))
+
+
+def test_humps_of_known_mixtures():
+    rng = np.random.default_rng(0)
+    draw = rng.standard_normal([500, 200])
+    apart = draw + 6.0 * (rng.random([500, 200]) < 0.4)
+    close = draw + 1.0 * (rng.random([500, 200]) < 0.5)  # below 2 sd a mixture has one mode
+    for samples, humps in ((draw, 1), (apart, 2), (close, 1)):
+        # Sampling noise makes and hides a few humps; more than 5 % would be too many to count by.
+        assert (benchmark_figures.num_humps(samples) == humps).mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("value", "chosen"), [(0.31, "up"), (0.29, "level"), (-0.29, "level"), (-0.31, "down")]
+)
+def test_words_need_three_standard_errors(value, chosen):
+    difference = Estimate(value, 0.1)
+    words = {"above": "up", "below": "down", "undecided": "level"}
+    assert benchmark_figures.in_words(difference, **words) == chosen

@@ -1,0 +1,90 @@
+"""What pages take from data: it says what the notebooks and the ledger say."""
+
+import pathlib
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+import pages
+from notebooks import Project, code_cells, read
+from tfp_gaps.book.ledger import claims
+from tfp_gaps.book.ledger.claims import Claim, Criterion, Record, Row
+from tfp_gaps.estimate import Estimate
+
+PROJECT = Project(pathlib.Path(__file__).resolve().parents[2])
+MACHINE = {"processor": "Abacus", "memory_gigabytes": 8, "gpus": ["Bead"], "system": "Linux"}
+
+
+def row(name, value, chapter="sums"):
+    """A row of a claim that asks for at least 1; None for a claim without a chapter."""
+    criterion = Criterion("gain, nats", "at_least", 1.0, why="a size")
+    claim = Claim(name, "Sums grow.", ("somebody",), "quantitative", chapter, (criterion,))
+    if value is None:
+        return Row(claim, None, claims.NOT_TESTED, None, "add up")
+    record = Record(claim, {"gain, nats": Estimate(value, 0.1)})
+    return Row(claim, record, record.verdict, f"{chapter}.html#claim-{name}", "")
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "requirements.lock").write_text("numpy==2.0.2 \\\n    --hash=sha256:aa\n")
+    cost = {"seconds": 2.4, "cpu_seconds": 3.6, "peak_gigabytes": 0.25, "cores": 2}
+    cells = [new_markdown_cell("# Sums"), new_code_cell("1")]
+    own = {"cost": cost, "machine": MACHINE}
+    notebook = new_notebook(cells=cells, metadata={"tfp_gaps": own})
+    nbformat.write(notebook, tmp_path / "book/sums.ipynb")
+    return Project(tmp_path)
+
+
+def test_verdicts_are_counted_by_chapter(project):
+    rows = [row("C01", 3.0), row("C02", 1.1), row("C03", None, chapter=None)]
+    lines = pages.verdicts(project, rows)
+    assert lines[0] == f"> **{claims.summary_line(rows)}**"
+    assert lines[-3:] == [
+        "| [Sums](sums.ipynb) | 1 | 0 | 1 | 0 |",
+        "| no chapter yet | 0 | 0 | 0 | 1 |",
+        "| **all** | 1 | 0 | 1 | 1 |",
+    ]
+    assert pages.held(rows)[-1] == "| quantitative | 1 | 0 | 1 | 1 | 3 |"
+
+
+def test_what_differs_comes_with_its_numbers():
+    lines = pages.different([row("C01", 3.0), row("C02", 1.1)])
+    assert lines == [
+        '- <a href="sums.html#claim-C02">C02</a>: Sums grow.',
+        "  - gain, nats: **1.10 ± 0.10**, where at least 1 after subtracting 3 s.e. was asked",
+    ]
+    assert pages.different([row("C01", 3.0)]) == ["Every claim that was measured held."]
+    assert pages.pending([row("C03", None)]) == ["- C03: Sums grow. Plan: add up"]
+
+
+def test_costs_say_machine_and_state(project):
+    lines = pages.costs(project)
+    machine, state = "Abacus, 8 GB, Bead", "stale: never executed by this tool"
+    assert lines[-2:] == [
+        f"| [Sums](sums.ipynb) | 2 | 4 | 0.25 | 2 | {machine} | {state} |",
+        "| **all, one after the other** | 2 | 4 | 0.25 |  |  |  |",
+    ]
+
+
+def test_a_book_without_a_ledger_has_no_generated_parts(project):
+    pages.write(project.root)
+    assert not (project.book / pages.FOLDER).exists()
+
+
+def test_the_page_includes_every_part_and_no_number():
+    pages.write(PROJECT.root)
+    text = (PROJECT.book / "reproducibility.md").read_text()
+    parts = {path.name for path in (PROJECT.book / pages.FOLDER).glob("*.md")}
+    included = {name for name in parts if f"{{include}} {pages.FOLDER}/{name}\n" in text}
+    assert included == parts - {"api.md"}
+    assert not [word for word in text.split() if word.strip("(.,)").isdigit()]
+
+
+def test_the_line_to_compare_is_the_scorecards():
+    pages.write(PROJECT.root)
+    line = (PROJECT.book / pages.FOLDER / "verdicts.md").read_text().splitlines()[0]
+    last = code_cells(read(PROJECT.path("scorecard")))[-1]
+    assert line == f"> **{last.outputs[0].text.strip()}**"

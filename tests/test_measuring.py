@@ -1,0 +1,275 @@
+"""Gaps of models that the package has never seen: known evidence, planted gaps, bad input."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tfp_gaps import measuring
+from tfp_gaps._tensorflow import tf, tfp
+from tfp_gaps.measuring import Effort, Model, measure
+
+tfd = tfp.distributions
+QUICK = Effort(num_samples=2000, search_steps=400, num_chains=0)
+LOADINGS = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.5, -0.5]], np.float32)
+NOISE = 0.7
+
+
+def factor_model():
+    """z ~ N(0, I), x = W z + noise: evidence and posterior are normal."""
+
+    @tfd.JointDistributionCoroutineAutoBatched
+    def joint():
+        z = yield tfd.MultivariateNormalDiag(tf.zeros(2), tf.ones(2), name="z")
+        mean = tf.linalg.matvec(LOADINGS, z)
+        yield tfd.MultivariateNormalDiag(mean, NOISE * tf.ones(4), name="x")
+
+    return joint
+
+
+PRECISION = np.eye(2) + LOADINGS.T @ LOADINGS / NOISE**2
+COVARIANCE = np.linalg.inv(PRECISION)
+
+
+def exact_mean(x):
+    return tf.cast(x, tf.float32) @ tf.constant(LOADINGS @ COVARIANCE / NOISE**2, tf.float32)
+
+
+def exact_posterior(x):
+    root = np.linalg.cholesky(COVARIANCE).astype(np.float32)
+    return tfd.MultivariateNormalTriL(exact_mean(x), root)
+
+
+def factorised(x, shift=0.0):
+    """The best independent normals, or off by `shift` in each mean."""
+    sds = 1 / np.sqrt(np.diag(PRECISION))
+    return tfd.MultivariateNormalDiag(exact_mean(x) + shift, sds.astype(np.float32))
+
+
+def log_evidence(x):
+    covariance = LOADINGS @ LOADINGS.T + NOISE**2 * np.eye(4)
+    return stats.multivariate_normal(np.zeros(4), covariance).logpdf(x)
+
+
+@pytest.fixture(scope="module")
+def world():
+    model = Model(factor_model(), "x", example=np.zeros(4, np.float32))
+    latents, x = model.simulate(30, seed=1)
+    return model, latents, x
+
+
+APPROXIMATION = 0.5 * (np.log(np.diag(PRECISION)).sum() - np.linalg.slogdet(PRECISION)[1])
+
+
+def test_the_exact_posterior_has_no_gap_and_no_noise(world):
+    model, _, x = world
+    found = measure(model, exact_posterior, x, seed=0, evidence=log_evidence(x), effort=QUICK)
+    # ln w is the evidence at every draw, up to float32.
+    np.testing.assert_allclose(found.bounds["ELBO"], log_evidence(x), atol=1e-3)
+    assert found.errors["ELBO"].max() < 1e-4
+    assert abs(found.report.total.value) < 1e-3
+    # Its family is not the one that counts: independent normals lack what the formula says.
+    assert found.report.approximation.value == pytest.approx(APPROXIMATION, abs=0.02)
+    assert found.report.optimisation.value == pytest.approx(-APPROXIMATION, abs=0.02)
+
+
+def test_a_planted_approximation_gap_is_answered_by_its_part(world):
+    model, _, x = world
+    found = measure(model, factorised, x, seed=0, evidence=log_evidence(x), effort=QUICK)
+    assert found.report.approximation.value == pytest.approx(APPROXIMATION, abs=0.02)
+    assert abs(found.report.optimisation.value) < 0.02
+    assert found.report.conditioning.value == found.report.capacity.value == 0
+
+
+def test_a_planted_amortisation_gap_is_answered_by_its_part(world):
+    """Means off by s lose s' L s / 2."""
+    model, _, x = world
+    found = measure(
+        model, lambda x: factorised(x, 0.3), x, seed=0, evidence=log_evidence(x), effort=QUICK
+    )
+    lost = 0.5 * 0.3**2 * PRECISION.sum()
+    assert found.report.approximation.value == pytest.approx(APPROXIMATION, abs=0.02)
+    assert found.report.optimisation.value == pytest.approx(lost, abs=0.03)
+
+
+def test_a_planted_conditioning_gap_is_answered_by_its_part(world):
+    """q sees the first two channels; the best it can do keeps the variances and averages the mean:
+    half the precision times the variance that the unseen channels give to the posterior mean."""
+    model, _, _ = world
+    x = model.simulate(200, seed=2)[1]
+    seen, unseen = LOADINGS[:2], LOADINGS[2:]
+    partial = np.linalg.inv(np.eye(2) + seen.T @ seen / NOISE**2)
+    given = x[:, :2] @ seen @ partial / NOISE**2
+    rng = np.random.default_rng(0)
+    z = given + rng.standard_normal((64, len(x), 2)) @ np.linalg.cholesky(partial).T
+    rest = z @ unseen.T + NOISE * rng.standard_normal((64, len(x), 2))
+    completions = np.concatenate([np.broadcast_to(x[:, :2], rest.shape), rest], -1)
+    sds = (1 / np.sqrt(np.diag(PRECISION))).astype(np.float32)
+
+    def half_blind(x):
+        mean = tf.cast(x[:, :2] @ seen @ partial / NOISE**2, tf.float32)
+        return tfd.MultivariateNormalDiag(mean, sds)
+
+    found = measure(
+        model,
+        half_blind,
+        x,
+        seed=0,
+        completions=completions.astype(np.float32),
+        evidence=log_evidence(x),
+        effort=Effort(num_samples=1000, search_steps=800, num_chains=0),
+    )
+    expected = 0.5 * np.trace(PRECISION @ (partial - COVARIANCE))
+    report = found.report
+    assert abs(report.conditioning.value - expected) < 3 * report.conditioning.standard_error + 0.02
+    # What is left is the noise of 64 completions: a 64th of the conditioning gap and less.
+    assert abs(report.optimisation.value) < 0.1 * expected
+    assert report.approximation.value == pytest.approx(APPROXIMATION, abs=0.02)
+
+
+def test_annealing_brackets_the_evidence(world):
+    model, latents, x = world
+    effort = Effort(search_steps=300, num_chains=16, num_temperatures=100)
+    found = measure(model, factorised, x, seed=0, effort=effort)
+    truth = log_evidence(x)
+    lower, error = found.bounds["annealed"], found.errors["annealed"]
+    upper, upper_error = measuring.upper_bound(model, latents, x, seed=5, effort=effort)
+    assert abs((lower - truth).mean()) < 4 * np.sqrt((error**2).sum()) / len(x) + 0.01
+    assert ((upper - truth).mean()) > -4 * np.sqrt((upper_error**2).sum()) / len(x)
+    assert abs((upper - truth).mean()) < 0.1
+    assert "lower bound" in found.report.basis["evidence"]
+    assert abs(found.report.evidence.value - truth.mean()) < 0.02
+
+
+def test_a_seed_gives_the_same_again(world):
+    """TFP's integer seeds count their uses; ours must not."""
+    model, _, x = world
+    again = model.simulate(30, seed=1)[1]
+    np.testing.assert_array_equal(again, x)
+    other = model.simulate(30, seed=2)[1]
+    assert np.abs(other - x).min() > 0 and len(np.unique(x[:, 0])) == 30
+    effort = Effort(num_samples=50, search_steps=5, num_chains=0)
+    first, second = (measure(model, factorised, x, seed=4, effort=effort) for _ in range(2))
+    for name, values in first.bounds.items():
+        np.testing.assert_array_equal(values, second.bounds[name])
+
+
+def test_the_start_of_the_upper_bound_does_not_know_the_posterior_draw(world, monkeypatch):
+    model, latents, x = world
+    starts = []
+    monkeypatch.setattr(measuring, "_search", lambda m, start, *rest: starts.append(start) or 1 / 0)
+    moved = {"z": latents["z"] + 1.0}
+    for made in (latents, moved):
+        with pytest.raises(ZeroDivisionError):
+            measuring.upper_bound(model, made, x, seed=0)
+    for a, b in zip(*starts, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def named():
+    return tfd.JointDistributionNamedAutoBatched(
+        {
+            "scale": tfd.HalfNormal(1.0),
+            "mean": tfd.Normal(0.0, 2.0),
+            "x": lambda mean, scale: tfd.Sample(tfd.Normal(mean, scale), 5),
+        }
+    )
+
+
+def sequential():
+    return tfd.JointDistributionSequentialAutoBatched(
+        [
+            tfd.HalfNormal(1.0),
+            tfd.Normal(0.0, 2.0),
+            lambda mean, scale: tfd.Sample(tfd.Normal(mean, scale), 5),
+        ]
+    )
+
+
+X = np.array([0.4, 1.1, -0.3, 0.8, 0.2], np.float32)
+
+
+def by_quadrature():
+    """ln p(X), over a grid of mean and scale."""
+    mean, scale = np.linspace(-4, 5, 400), np.linspace(0.02, 6, 600)
+    grid_mean, grid_scale = np.meshgrid(mean, scale, indexing="ij")
+    log_p = stats.norm(0, 2).logpdf(grid_mean) + stats.halfnorm().logpdf(grid_scale)
+    log_p += stats.norm(grid_mean[..., None], grid_scale[..., None]).logpdf(X).sum(-1)
+    return np.log(np.exp(log_p).sum() * (mean[1] - mean[0]) * (scale[1] - scale[0]))
+
+
+@pytest.mark.parametrize("build", [named, sequential])
+def test_a_surrogate_over_constrained_parts_of_one_data_set(build):
+    joint = build()
+    observed = "x"
+    model = Model(joint, observed, example=X)
+    pinned = joint.experimental_pin(**{observed: X})
+    surrogate = tfp.experimental.vi.build_factored_surrogate_posterior(
+        event_shape=pinned.event_shape,
+        bijector=pinned.experimental_default_event_space_bijector(),
+        seed=3,
+    )
+    effort = Effort(num_samples=4000, search_steps=500, num_chains=32, num_temperatures=200)
+    found = measure(model, surrogate, X, seed=0, effort=effort)
+    truth = by_quadrature()
+    assert found.bounds["ELBO"][0] < found.bounds["ELBO, best q"][0] < truth
+    assert abs(found.bounds["annealed"][0] - truth) < 4 * found.errors["annealed"][0] + 0.02
+    assert abs(found.bounds["IWAE, best q"][0] - truth) < 4 * found.errors["IWAE, best q"][0] + 0.02
+    # An untrained surrogate: nearly all that it lacks is optimisation.
+    assert found.report.optimisation.value > found.report.approximation.value > 0
+
+
+def test_the_jacobian_belongs_to_the_density():
+    """E_q of the ratio of densities in either space agree: a member of the family has the density
+    of a log-normal-like transform, checked against TFP's own transformed distribution."""
+    model = Model(named(), "x", example=X)
+    family = measuring.MeanField(model, [[0.3, -0.2]], [[0.5, 0.7]])
+    parts, log_q = family.draw(6, tf.constant([1, 2]))
+    bijector = model._bijector
+    order = list(model._structure)  # the order in which numbers are laid out
+    normals = {
+        name: tfd.Normal([0.3, -0.2][i], [0.5, 0.7][i]) for i, name in enumerate(sorted(order))
+    }
+    base = tfd.JointDistributionNamed(normals)
+    transformed = tfd.TransformedDistribution(base, bijector)
+    expected = transformed.log_prob({name: parts[name][:, 0] for name in order})
+    np.testing.assert_allclose(log_q[:, 0], expected, rtol=1e-4, atol=1e-4)
+    numbers = model.unconstrain(parts)
+    back, _ = model.constrain(numbers)
+    for name in order:
+        np.testing.assert_allclose(back[name], parts[name], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: Model(factor_model(), "y", example=np.zeros(4, np.float32)), "observed part"),
+        (lambda m: m.data(np.zeros([3, 5])), r"data must have shape \[data, \*\(4,\)\]"),
+        (lambda m: m.data(np.full([3, 4], np.nan)), "12 values are not"),
+        (
+            lambda m: measure(m, tfd.Normal(0.0, 1.0), np.zeros([2, 4]), seed=0),
+            "for each of 2 data",
+        ),
+        (
+            lambda m: measure(
+                m, tfd.JointDistributionSequential([tfd.Normal(0.0, 1.0)] * 2), np.zeros(4), seed=0
+            ),
+            "2 part",
+        ),
+        (
+            lambda m: measure(
+                m, tfd.JointDistributionNamed({"w": tfd.Normal(0.0, 1.0)}), np.zeros(4), seed=0
+            ),
+            "must draw z, but draws w",
+        ),
+        (lambda m: Effort(num_samples=1), "num_samples"),
+        (
+            lambda m: measure(
+                m, factorised, np.zeros([2, 4]), seed=0, completions=np.zeros([3, 1, 4])
+            ),
+            "completions must have shape",
+        ),
+    ],
+)
+def test_bad_input(world, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(world[0])

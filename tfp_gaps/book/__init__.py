@@ -1,0 +1,1 @@
+"""What only the book needs: experiments, data sets, control, ledger, figures and runs."""

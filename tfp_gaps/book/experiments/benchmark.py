@@ -1,0 +1,340 @@
+"""What the sequential benchmarks share: train under one look-ahead, measure model and inference.
+
+A benchmark is a data set, a design for each scale, and variants of it. For one look-ahead k
+
+1. model and network are trained together on the ELBO;
+2. the model is frozen and a fresh, fully conditioned network is trained on it;
+3. the model is measured by three lower bounds on ln p(x) that need no look-ahead of its own: IWAE
+   and SMC with the fresh network, and a bootstrap particle filter without any network;
+4. it predicts several steps ahead, started from that same particle filter.
+
+The parameters that are kept, and the settings, are chosen on validation sequences. The test
+sequences are used once, by `evaluate`.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from tfp_gaps import _checks, bounds, filtering, forecasting
+from tfp_gaps.book import data, results, scales
+from tfp_gaps.book.experiments.sequential import Design, fit_jointly, fit_network
+from tfp_gaps.estimate import Estimate, paired_difference
+from tfp_gaps.tables import Table
+
+LEVELS = (0.5, 0.9)
+NUM_MEMBERS = 500
+"""Members of a forecast's ensemble: the scores are unbiased for any number."""
+BOUNDS = {
+    "ELBO": "elbo",
+    "IWAE, own q": "iwae",
+    "IWAE, fresh full q": "iwae_fresh_full",
+    "SMC, fresh full q": "smc_fresh_full",
+    "particle filter": "log_likelihood_filter",
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much data, how long the training, how much is evaluated.
+
+    design: sizes and training of model and network.
+    data: options of the loader.
+    num_bound: test sequences for the ELBO; the first num_iwae of them for the IWAE bound with
+      num_samples paths; the first num_filter for particle filters with num_particles.
+    start: first step that is predicted; the filter reads the steps before it.
+    horizon: how many steps ahead; 0 for none.
+    """
+
+    design: Design
+    num_bound: int
+    num_iwae: int
+    num_samples: int
+    num_filter: int
+    num_particles: int
+    start: int
+    horizon: int = 0
+    data: dict = field(default_factory=dict)
+
+
+class Benchmark:
+    """A data set with its designs.
+
+    Args:
+      name: of the data set, as in `data.load`.
+      sizes: {scale: `Size`}.
+      variants: {name: callable (Size) -> Size}; how a variant differs from the default.
+    """
+
+    def __init__(self, name, sizes, variants=None):
+        self.name, self.sizes = name, sizes
+        self.variants = {"": lambda size: size} | (variants or {})
+
+    def size(self, scale, variant=""):
+        """The `Size` of a scale under a variant."""
+        _checks.one_of(variant, "variant", sorted(self.variants))
+        return self.variants[variant](self.sizes[scales.check(scale)])
+
+    def load(self, scale, variant=""):
+        """Load the data of a scale as `data.Splits`."""
+        return data.load(self.name, **self.size(scale, variant).data)
+
+    def run(self, *, scale, lookahead, seeds, variant="", checkpoint_folder=None, progress=None):
+        """Train and evaluate one look-ahead; what is stored at paper scale.
+
+        Args:
+          scale: "smoke", "book" or "paper".
+          lookahead: k >= 0 or None.
+          seeds: one int per replica.
+          variant: see `variants`.
+          checkpoint_folder: where to keep checkpoints, or None.
+          progress: callable (label, num_steps) -> progress callback of `training.fit`, or None.
+
+        Returns:
+          A JSON-serialisable dict: settings, and for each quantity its estimates per seed.
+        """
+        size, splits = self.size(scale, variant), self.load(scale, variant)
+        joint, refit = train(splits, size.design, lookahead, seeds, checkpoint_folder, progress)
+        return {
+            "experiment": self.name,
+            "scale": scale,
+            "variant": variant,
+            "lookahead": lookahead,
+            "seeds": list(seeds),
+            "size": asdict(size),
+            "data": splits.source,
+            "num_parameters": count_parameters(joint),
+            "diverged": [bool(flag) for flag in joint.history.diverged | refit.history.diverged],
+            "history": {"joint": _thin(joint.history), "refit": _thin(refit.history)},
+            **evaluate(joint, refit, splits, size),
+        }
+
+    def stored(self, scale="paper", variant=""):
+        """Read the committed results of a scale, smallest look-ahead first, full conditions last.
+
+        Raises:
+          ResultError: if there are none, or one is incomplete or altered.
+        """
+        folder = results.FOLDER / self.name / scales.check(scale) / variant
+        found = [results.load(path) for path in sorted(folder.glob("*.json"))]
+        if not found:
+            raise results.ResultError(
+                f"expected stored results in {folder}, but found none. Make them: "
+                f"tfp-gaps run {self.name} --scale {scale} --lookahead 0"
+            )
+        return sorted(found, key=lambda r: np.inf if r["lookahead"] is None else r["lookahead"])
+
+
+def latent_variants(sizes):
+    """Variants "latentN" that change the number of latent dimensions alone."""
+
+    def change(latent_size):
+        return lambda size: replace(size, design=replace(size.design, latent_size=latent_size))
+
+    return {f"latent{number}": change(number) for number in sizes}
+
+
+def train(splits, design, lookahead, seeds, checkpoint_folder=None, progress=None):
+    """Train the pair, then a fresh full network on the frozen model: two `Fitted`."""
+
+    def options(phase, settings):
+        path = None if checkpoint_folder is None else Path(checkpoint_folder) / f"{phase}.npz"
+        bar = None if progress is None else progress(phase, settings.num_steps)
+        return {"seeds": seeds, "checkpoint": path, "progress": bar}
+
+    joint = fit_jointly(splits, design, lookahead=lookahead, **options("joint", design.joint))
+    refit = fit_network(
+        joint.model, splits, design, lookahead=None, **options("refit", design.refit)
+    )
+    return joint, refit
+
+
+def count_parameters(fitted):
+    """Parameters of one replica: {"model": ..., "network": ...}."""
+    return {
+        name: sum(int(np.prod(v.shape[1:])) for v in module.trainable_variables)
+        for name, module in (("model", fitted.model), ("network", fitted.network))
+    }
+
+
+def evaluate(joint, refit, splits, size):
+    """Bounds of the joint pair, of the model under a fresh full network, filtering, prediction.
+
+    Returns:
+      dict with "estimates" (per quantity, one estimate over sequences per seed), "per_step" (per
+      quantity, [seeds][time]), "per_sequence" (per quantity, [seeds][sequences], rounded) and, with
+      a horizon, "forecast" (see `forecast_summary`).
+    """
+    own, fresh = (
+        measure(joint, splits.test, size, seed=1),
+        measure(refit, splits.test, size, seed=2),
+    )
+    filtered = filter_test(joint.model, splits.test, size, seed=4)
+    guided = filter_test(joint.model, splits.test, size, seed=5, network=refit.network)
+    elbo_of = {
+        part: bounds.elbo(
+            joint.model,
+            joint.network,
+            getattr(splits, part).first(size.num_bound),
+            lookahead=joint.lookahead,
+            seed=3,
+        ).bound.per_sequence()
+        for part in ("train", "validation")
+        if len(getattr(splits, part))
+    }
+    per_sequence = {
+        "elbo": own["profile"].bound.per_sequence(),
+        "iwae": own["iwae"].per_sequence(),
+        "elbo_fresh_full": fresh["profile"].bound.per_sequence(),
+        "iwae_fresh_full": fresh["iwae"].per_sequence(),
+        "smc_fresh_full": guided.log_increments.sum(0),
+        "log_likelihood_filter": filtered.log_increments.sum(0),
+        "log_likelihood_rest": filtered.log_increments[size.start :].sum(0),
+    }
+    content = {
+        "estimates": {
+            name: [_estimate(row) for row in values]
+            for name, values in (
+                per_sequence | {f"elbo_{part}": values for part, values in elbo_of.items()}
+            ).items()
+        },
+        "per_step": {
+            "divergence": own["profile"].divergence.mean(-1).T.tolist(),
+            "log_likelihood": own["profile"].log_likelihood.mean(-1).T.tolist(),
+            "effective_share": (filtered.effective_sizes.mean(-1).T / size.num_particles).tolist(),
+        },
+        "per_sequence": {
+            name: np.round(values[:, : size.num_iwae], 3).tolist()
+            for name, values in per_sequence.items()
+        },
+    }
+    if size.horizon:
+        content["forecast"] = forecast_summary(predict(joint.model, splits.test, size, seed=6))
+    return content
+
+
+def _estimate(values):
+    return Estimate.from_samples(values, kind="data points").as_dict()
+
+
+def measure(fitted, sequences, size, *, seed):
+    """ELBO profile over the first `size.num_bound`, IWAE over the first `size.num_iwae`."""
+    pair = (fitted.model, fitted.network)
+    options = {"lookahead": fitted.lookahead, "seed": seed}
+    profile = bounds.elbo(*pair, sequences.first(size.num_bound), **options)
+    iwae = bounds.iwae(
+        *pair, sequences.first(size.num_iwae), num_samples=size.num_samples, **options
+    )
+    return {"profile": profile, "iwae": iwae}
+
+
+def filter_test(model, sequences, size, *, seed, network=None):
+    """Run a particle filter over the first `size.num_filter` sequences; see `particle_filter`."""
+    return filtering.particle_filter(
+        model,
+        sequences.first(size.num_filter),
+        num_particles=size.num_particles,
+        seed=seed,
+        network=network,
+    )
+
+
+def predict(model, sequences, size, *, seed):
+    """Forecast `size.horizon` steps after `size.start`, and score them: `prediction.Scores`."""
+    return forecasting.evaluate(
+        model,
+        sequences.first(size.num_filter),
+        start=size.start,
+        horizon=size.horizon,
+        num_particles=size.num_particles,
+        num_samples=min(size.num_particles, NUM_MEMBERS),
+        seed=seed,
+        levels=LEVELS,
+    )
+
+
+def forecast_summary(scores):
+    """What is stored of scores: per quantity [seeds][horizon] estimates over sequences.
+
+    "crps_mean" and "squared_error_mean" average over the horizon, for differences between models
+    that are paired by sequence: [seeds][sequences].
+    """
+    measured = {"rmse": scores.rmse(), "crps": scores.per_horizon(scores.crps)} | {
+        f"coverage_{100 * level:.0f}": scores.per_horizon(scores.coverage[level])
+        for level in scores.coverage
+    }
+    return {
+        name: [[estimate.as_dict() for estimate in row] for row in rows]
+        for name, rows in measured.items()
+    } | {
+        f"{name}_mean": np.round(getattr(scores, name).mean(0), 5).tolist()
+        for name in ("crps", "squared_error")
+    }
+
+
+def stored_label(result):
+    """How a figure or a table names the look-ahead of a result.
+
+    >>> stored_label({"lookahead": None}), stored_label({"lookahead": 0})
+    ('full', 'partial')
+    """
+    return {0: "partial", None: "full"}.get(result["lookahead"], str(result["lookahead"]))
+
+
+def over_seeds(result, quantity):
+    """Mean of a quantity over the seeds of a stored result, with its standard error over seeds."""
+    values = [entry["value"] for entry in result["estimates"][quantity]]
+    if len(values) == 1:
+        return Estimate.from_dict(result["estimates"][quantity][0])
+    return Estimate.from_samples(values, kind="seeds")
+
+
+def difference_over_seeds(result, baseline, quantity):
+    """Mean difference of two stored results, paired by seed, with its standard error over seeds."""
+    values, others = (
+        [entry["value"] for entry in r["estimates"][quantity]] for r in (result, baseline)
+    )
+    return paired_difference(values, others, kind="seeds")
+
+
+def difference_over_sequences(result, baseline, quantity):
+    """The same difference, averaged over seeds, with its standard error over test sequences."""
+    values, others = (np.mean(r["per_sequence"][quantity], axis=0) for r in (result, baseline))
+    return paired_difference(values, others, kind="data points")
+
+
+def difference_of_advantages(result, baseline, quantity, other):
+    """How much more `quantity` favours a result over the baseline than `other` does, over seeds."""
+    advantages = [
+        [a["value"] - b["value"] for a, b in zip(*entries, strict=True)]
+        for entries in (
+            (result["estimates"][name], baseline["estimates"][name]) for name in (quantity, other)
+        )
+    ]
+    return paired_difference(*advantages, kind="seeds")
+
+
+def paper_table(stored_results, columns=None):
+    """Table of stored results: one row per look-ahead, means over seeds in nats per sequence."""
+    columns = columns or (BOUNDS | {"ELBO, training": "elbo_train"})
+    rows = [
+        ["full" if r["lookahead"] is None else r["lookahead"]]
+        + [over_seeds(r, quantity) for quantity in columns.values()]
+        for r in stored_results
+    ]
+    return Table(["look-ahead", *columns], rows)
+
+
+def _thin(history, points=200):
+    """A history of at most `points` entries, for plotting."""
+    every = max(1, len(history.steps) // points)
+    return {
+        "steps": history.steps[::every].tolist(),
+        "losses": np.round(history.losses[::every], 3).tolist(),
+        "skipped_steps": history.skipped_steps.tolist(),
+        "validation_steps": history.validation_steps.tolist(),
+        "validation_losses": np.round(history.validation_losses, 3).tolist(),
+        "best_steps": np.asarray(history.best_steps).tolist(),
+        "seconds": round(history.seconds, 1),
+    }

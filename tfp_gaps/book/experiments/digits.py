@@ -1,0 +1,97 @@
+"""Digits, row by row: what does an inference network lose that may not look at the rows to come?
+
+Binarised MNIST, x_t in {0, 1}^28 is image row t, T = 28 (Bayer et al. 2021, section on handwritten
+digits; sizes and data split are choices of this book). All values are nats per image.
+"""
+
+import numpy as np
+
+from tfp_gaps import filtering
+from tfp_gaps._tensorflow import tf
+from tfp_gaps.book.experiments.benchmark import Benchmark, Size
+from tfp_gaps.book.experiments.sequential import Design
+from tfp_gaps.models.state_space import sample_latents
+from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.training import Settings
+
+NUM_ROWS = 28
+
+
+def _design(latent, hidden, joint_steps, refit_steps, batch, warmup, rate, validate_every=0):
+    common = {"batch_size": batch, "clip_norm": 200.0, "learning_rate": rate}
+    common["validate_every"] = validate_every
+    joint = Settings(joint_steps, kl_warmup_steps=warmup, **common)
+    return Design(latent, hidden, "bernoulli", joint, Settings(refit_steps, **common))
+
+
+SIZES = {
+    "smoke": Size(
+        design=_design(4, 16, 60, 40, 32, 20, 4e-3),
+        num_bound=64,
+        num_iwae=32,
+        num_samples=5,
+        num_filter=16,
+        num_particles=50,
+        start=NUM_ROWS // 2,
+        data={"num_train": 512, "num_test": 64},
+    ),
+    "book": Size(
+        design=_design(16, 64, 400, 250, 128, 100, 4e-3),
+        num_bound=1000,
+        num_iwae=250,
+        num_samples=50,
+        num_filter=200,
+        num_particles=400,
+        start=NUM_ROWS // 2,
+        data={"num_train": 20_000, "num_test": 1000},
+    ),
+    "paper": Size(
+        design=_design(16, 64, 2500, 1000, 128, 300, 3e-3, validate_every=500),
+        num_bound=10_000,
+        num_iwae=500,
+        num_samples=200,
+        num_filter=500,
+        num_particles=2000,
+        start=NUM_ROWS // 2,
+        data={"num_train": 58_000, "num_validation": 2000, "num_test": 10_000},
+    ),
+}
+BENCHMARK = Benchmark("digits", SIZES)
+VARIANTS = tuple(BENCHMARK.variants)
+load, run, stored = BENCHMARK.load, BENCHMARK.run, BENCHMARK.stored
+
+
+def complete(model, upper_half, *, num_completions, num_particles, seed):
+    """Draw lower halves of images given their upper halves, by the model alone.
+
+    Args:
+      model: a trained model.
+      upper_half: rows 1..14, [14, images, 28].
+      num_completions: how many lower halves per image; at most num_particles.
+      num_particles: of the particle filter that infers z_14.
+      seed: int.
+
+    Returns:
+      pixel means of whole images, float32 [num_completions, replicas, images, 28, 28]; the upper
+      half is the given one.
+    """
+    filtered = filtering.particle_filter(model, upper_half, num_particles=num_particles, seed=seed)
+    lower = filtering.continue_from(
+        model,
+        filtered.particles[:num_completions],
+        num_steps=NUM_ROWS - len(upper_half),
+        seed=seed,
+    ).numpy()
+    upper = np.broadcast_to(
+        np.asarray(upper_half, np.float32)[:, np.newaxis, np.newaxis],
+        (len(upper_half), *lower.shape[1:]),
+    )
+    return np.concatenate([upper, lower]).transpose(1, 2, 3, 0, 4)
+
+
+def sample(model, *, num_images, seed):
+    """Draw images from the prior: pixel means, float32 [replicas, images, 28, 28]."""
+    seeds = replica_seeds([seed] * model.num_replicas, "samples")
+    noise = replica_normal([NUM_ROWS, num_images, model.latent_size], seeds)
+    latents = sample_latents(model, tf.transpose(noise, [1, 0, 2, 3]))
+    return model.emission(latents).mean().numpy().transpose(1, 2, 0, 3)

@@ -1,0 +1,208 @@
+"""Train a state-space model under given conditions, and measure model and inference apart.
+
+The joint ELBO of (p_k, q_k) mixes two effects of look-ahead k: how tight the bound is, and how good
+the generative model became. To tell them apart the model is frozen and a *fresh, fully conditioned*
+network is trained on it: what remains between two models, each under its own full q, is the
+models'.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from tfp_gaps import training
+from tfp_gaps._tensorflow import tf
+from tfp_gaps.bounds import elbo_terms
+from tfp_gaps.models.state_space import StateSpace
+from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+
+
+@dataclass(frozen=True)
+class Design:
+    """Sizes of a sequential experiment; the same for every look-ahead.
+
+    latent_size, hidden_size: of the model and of the inference network.
+    emission: of the model, see `models.state_space.StateSpace`.
+    joint: how model and network are trained together.
+    refit: how a fresh network is trained on a frozen model.
+    """
+
+    latent_size: int
+    hidden_size: int
+    emission: str
+    joint: training.Settings
+    refit: training.Settings
+
+
+class Fitted(NamedTuple):
+    """A model, an inference network with its look-ahead, and how the training went."""
+
+    model: tf.Module
+    network: LookAheadNetwork
+    lookahead: int | None
+    history: training.History
+
+
+def fit_jointly(splits, design, *, lookahead, seeds, **options):
+    """Train model and inference network together on the ELBO with look-ahead k.
+
+    Args:
+      splits: `data.Splits`; the validation part chooses the parameters if the settings say so.
+      design: `Design`.
+      lookahead: k >= 0 or None.
+      seeds: one int per replica; initial parameters, batches and noise follow from it.
+      **options: checkpoint, progress, strategy: as in `training.fit`.
+
+    Returns:
+      `Fitted`.
+    """
+    model = StateSpace(
+        **sizes(splits, design),
+        emission=design.emission,
+        seeds=replica_seeds(seeds, "initial model"),
+    )
+    return _fit(model, splits, design, lookahead, seeds, True, options)
+
+
+def fit_network(model, splits, design, *, lookahead, seeds, **options):
+    """Train a fresh inference network on a frozen model; arguments as in `fit_jointly`."""
+    return _fit(model, splits, design, lookahead, seeds, False, options)
+
+
+def sizes(splits, design):
+    """The sizes that data and design give to a model and to its network."""
+    controls = splits.train.controls
+    return {
+        "observation_size": splits.train.observations.shape[-1],
+        "control_size": 0 if controls is None else controls.shape[-1],
+        "latent_size": design.latent_size,
+        "hidden_size": design.hidden_size,
+    }
+
+
+def _fit(model, splits, design, lookahead, seeds, learn_model, options):
+    parts = (splits.train, splits.validation, splits.test)
+    network = LookAheadNetwork(
+        **sizes(splits, design),
+        masked=any(part.mask is not None for part in parts),
+        seeds=replica_seeds(seeds, "initial network"),
+    )
+    fingerprint = f"{design} {splits.source} lookahead={lookahead} learn_model={learn_model}"
+    return fit(
+        model,
+        network,
+        splits,
+        design.joint if learn_model else design.refit,
+        lookahead=lookahead,
+        seeds=seeds,
+        learn_model=learn_model,
+        fingerprint=fingerprint,
+        **options,
+    )
+
+
+def fit(model, network, splits, settings, *, lookahead, seeds, learn_model, **options):
+    """Train a network, and its model if `learn_model`, on the ELBO; returns `Fitted`.
+
+    Args:
+      model, network: with one replica per seed.
+      settings: `training.Settings`.
+      splits, lookahead, seeds: as in `fit_jointly`.
+      **options: checkpoint, fingerprint, progress, strategy: as in `training.fit`.
+    """
+    variables = list(network.trainable_variables)
+    if learn_model:
+        variables += model.trainable_variables
+    validate = None
+    if settings.validate_every:
+        validate = validation_loss(model, network, lookahead, splits.validation)
+    history = training.fit(
+        negative_elbo(model, network, lookahead),
+        variables,
+        data_points(splits.train),
+        settings,
+        seeds=seeds,
+        validate=validate,
+        **options,
+    )
+    return Fitted(model, network, lookahead, history)
+
+
+def data_points(sequences):
+    """The fields of sequences as {name: array [sequences, time, channels]}."""
+    fields = {
+        "observations": sequences.observations,
+        "controls": sequences.controls,
+        "mask": sequences.mask,
+    }
+    return {
+        name: np.ascontiguousarray(array.transpose(1, 0, 2))
+        for name, array in fields.items()
+        if array is not None
+    }
+
+
+def draw_paths(fitted, observations, seeds, *, controls=None):
+    """Draw z_{1:T} ~ q(z_{1:T} | x, u) of a trained network; for TensorFlow functions.
+
+    Args:
+      fitted: `Fitted`.
+      observations: [time, replicas, batch, observation].
+      seeds: one seed per replica, as from `networks.replica_seeds`.
+      controls: [time, replicas, batch, control], or None.
+
+    Returns:
+      [time, replicas, batch, latent], one path for each sequence.
+    """
+    time, _, batch, _ = observations.shape
+    noise = replica_normal([time, batch, fitted.model.latent_size], seeds)
+    context = fitted.network.context(observations, lookahead=fitted.lookahead, controls=controls)
+    noise = tf.transpose(noise, [1, 0, 2, 3])
+    return fitted.network.sample_path(fitted.model, context, noise, controls=controls).latents
+
+
+def validation_loss(model, network, lookahead, sequences, *, draws=2):
+    """A function () -> [replicas]: minus the ELBO on held-out sequences, nats per sequence.
+
+    The noise is the same in every call, so that two looks differ by the parameters alone.
+    """
+    data = {name: tf.constant(array) for name, array in data_points(sequences).items()}
+    loss = negative_elbo(model, network, lookahead)
+    seeds = replica_seeds(range(draws), "validation")
+
+    @tf.function
+    def evaluate():
+        batch = {
+            name: tf.repeat(array[tf.newaxis], model.num_replicas, axis=0)
+            for name, array in data.items()
+        }
+        rows = [tf.repeat(seeds[i : i + 1], model.num_replicas, axis=0) for i in range(draws)]
+        return tf.add_n([loss(batch, row, 1.0) for row in rows]) / draws
+
+    return lambda: evaluate().numpy()
+
+
+def negative_elbo(model, network, lookahead):
+    """The loss (batch, seeds, kl_weight) -> [replicas], nats per sequence; see `training.fit`.
+
+    `batch` holds "observations" and, where there are any, "controls" and "mask", each [replicas,
+    batch, time, channels].
+    """
+
+    def loss(batch, seeds, kl_weight):
+        fields = {
+            name: tf.cast(tf.transpose(array, [2, 0, 1, 3]), tf.float32)
+            for name, array in batch.items()
+        }
+        time, _, size, _ = fields["observations"].shape
+        noise = replica_normal([time, size, model.latent_size], seeds)
+        noise = tf.transpose(noise, [1, 0, 2, 3])
+        log_likelihood, divergence = elbo_terms(
+            model, network, noise=noise, lookahead=lookahead, **fields
+        )
+        per_sequence = tf.reduce_sum(kl_weight * divergence - log_likelihood, 0)
+        return tf.reduce_mean(per_sequence, -1)
+
+    return loss

@@ -1,0 +1,400 @@
+"""Figures that the sequential benchmarks share, with the alt text that belongs to each.
+
+Every function draws plain arrays or `Estimate`s and returns (figure, alt text); the caption is the
+chapter's, which alone knows scale, data and seeds. Bars and bands span two standard errors on each
+side. Which error that is, over seeds or over sequences, is the estimates' business: their `kind`.
+
+`horizons_over_seeds`, `crossed_difference`, `num_humps` and `in_words` turn results into what the
+figures and sentences need.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from tfp_gaps.book import figures
+from tfp_gaps.book.experiments.benchmark import over_seeds, stored_label
+from tfp_gaps.estimate import Estimate
+
+BARS = 2.0
+"""Half width of bars and bands in standard errors."""
+
+_MARKERS = ("o-", "s--", "^:", "D-.")
+_CURVE_COLOURS = ("full", "shared", "posterior_b", "moment_matched")
+_SCORES = {"rmse": "RMSE", "crps": "CRPS"}
+
+
+def look_ahead_curve(stored_results, quantities, *, unit="nats per window"):
+    """Mean over seeds of some quantities against the look-ahead.
+
+    Args:
+      stored_results: as from `Benchmark.stored`, one for each look-ahead, in the order of the axis.
+      quantities: {quantity in `estimates`: label of its curve}.
+      unit: of the vertical axis.
+
+    Returns:
+      fig: the figure; bars are two standard errors over seeds.
+      alt: alt text.
+
+    >>> entries = [[{"value": v + s} for s in (0.0, 0.2)] for v in (-3.0, -2.0)]
+    >>> runs = [{"lookahead": k, "estimates": {"elbo": e}} for k, e in zip((0, None), entries)]
+    >>> fig, alt = look_ahead_curve(runs, {"elbo": "ELBO"}, unit="nats")
+    >>> alt
+    'Curves against the look-ahead, partial, full. ELBO: -2.90 ± 0.10, -1.90 ± 0.10 nats.'
+    >>> plt.close(fig)
+    """
+    labels = [stored_label(result) for result in stored_results]
+    positions = np.arange(len(labels))
+    fig, axis = plt.subplots(figsize=(figures.WIDTH, 3.9))
+    sentences = []
+    for (quantity, label), marker, colour in zip(quantities.items(), _MARKERS, _CURVE_COLOURS):
+        estimates = [over_seeds(result, quantity) for result in stored_results]
+        _error_bars(axis, positions, estimates, marker, figures.COLOURS[colour], label)
+        sentences.append(f"{label}: {_listed(estimates)} {unit}.")
+    axis.set(xticks=positions, xticklabels=labels, xlabel="look-ahead $k$", ylabel=unit)
+    axis.margins(x=0.08)
+    # Above the axes, where no curve can run through it.
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    return fig, f"Curves against the look-ahead, {', '.join(labels)}. {' '.join(sentences)}"
+
+
+def horizon_curves(curves, *, step, unit, score_unit="standardised"):
+    """Scores of predictions against how far ahead they are.
+
+    Args:
+      curves: {label: {"rmse": [Estimate per horizon], "crps": [...], "coverage_90": [...]}}; a
+        model may be named "partial" or "full", others count as in between. Any key but "rmse" and
+        "crps" is the coverage of central intervals of that many percent.
+      step: duration of one step, in `unit`.
+      unit: of time.
+      score_unit: of RMSE and CRPS.
+
+    Returns:
+      fig: the figure, one panel below the other; bands are two standard errors.
+      alt: alt text.
+    """
+    names, colours = list(next(iter(curves.values()))), _colours(curves)
+    fig, axes = plt.subplots(
+        len(names), 1, figsize=(figures.WIDTH, 2.1 * len(names) + 0.6), sharex=True, squeeze=False
+    )
+    sentences = []
+    for axis, name in zip(axes[:, 0], names):
+        title = _score_title(name)
+        for index, (label, scores) in enumerate(curves.items()):
+            colour = colours[index]
+            times = step * np.arange(1, len(scores[name]) + 1)
+            _band(axis, times, scores[name], label, colour, index)
+            first, last = scores[name][0], scores[name][-1]
+            sentences.append(f"{title}, {label}: {first} after {times[0]:g} {unit}, "
+                             f"{last} after {times[-1]:g}.")  # fmt: skip
+        if name in _SCORES:
+            axis.set_ylabel(f"{title}\n({score_unit})")
+        else:
+            axis.axhline(_nominal(name), color="0.5", linestyle="--", linewidth=1)
+            axis.set_ylabel(f"{title}\n(dashed: nominal)")
+    axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+    axes[-1, 0].set_xlabel(f"how far ahead ({unit})")
+    return fig, f"Scores of predictions against the horizon. {' '.join(sentences)}"
+
+
+def gap_in_time(divergences, *, xlabel="step $t$", ylabel="KL to the prior, nats per step"):
+    """A quantity of each step, such as the divergence of q from the prior, for each look-ahead.
+
+    Args:
+      divergences: {label: [time], or [replicas, time], whose mean is drawn with a line for each}.
+      xlabel, ylabel: of the axes.
+
+    Returns:
+      fig: the figure.
+      alt: alt text.
+    """
+    fig, axis = plt.subplots(figsize=(figures.WIDTH, 3.9))
+    sentences = []
+    pairs = zip(divergences.items(), _colours(divergences))
+    for index, ((label, values), colour) in enumerate(pairs):
+        rows = np.atleast_2d(np.asarray(values, float))
+        mean, steps = rows.mean(0), np.arange(1, rows.shape[1] + 1)
+        if len(rows) > 1:
+            axis.plot(steps, rows.T, color=colour, linewidth=0.7, alpha=0.5)
+        axis.plot(steps, mean, _MARKERS[index % 4][1:], color=colour, label=label)
+        peak = int(np.argmax(mean))
+        sentences.append(
+            f"{label}: largest at step {steps[peak]} with {mean[peak]:.2f}, in the middle "
+            f"{mean[len(mean) // 2]:.2f}, at the end {mean[-1]:.2f}, in all {mean.sum():.1f}."
+        )
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+    return fig, f"{_plain(ylabel)}, step by step. {' '.join(sentences)}"
+
+
+def sweep_curve(differences, *, xlabel, ylabel="full minus partial, nats per window"):
+    """Differences against a setting that is swept, with a line at zero.
+
+    Args:
+      differences: {value of the setting: Estimate}, or {label: such a dict} for several curves. The
+        values are placed evenly, in the order given.
+      xlabel, ylabel: of the axes.
+
+    Returns:
+      fig: the figure; bars are two standard errors.
+      alt: alt text.
+
+    >>> fig, alt = sweep_curve({2: Estimate(3.0, 1.0), 4: Estimate(1.0, 0.5)}, xlabel="latent size")
+    >>> alt
+    'full minus partial, nats per window against latent size. At 2: 3.0 ± 1.0; at 4: 1.00 ± 0.50.'
+    >>> plt.close(fig)
+    """
+    if all(isinstance(entry, Estimate) for entry in differences.values()):
+        differences = {"": differences}
+    settings = list(dict.fromkeys(x for series in differences.values() for x in series))
+    fig, axis = plt.subplots(figsize=(figures.WIDTH, 3.9))
+    axis.axhline(0, color="0.6", linewidth=1)
+    sentences = []
+    for index, ((label, series), colour) in enumerate(zip(differences.items(), _CURVE_COLOURS)):
+        # Side by side, so that bars at one setting do not hide each other.
+        shift = 0.08 * (index - (len(differences) - 1) / 2)
+        positions = [settings.index(x) + shift for x in series]
+        marker, estimates = _MARKERS[index], list(series.values())
+        _error_bars(axis, positions, estimates, marker, figures.COLOURS[colour], label)
+        values = "; ".join(f"at {x}: {estimate}" for x, estimate in series.items())
+        sentences.append(f"{label}: {values}." if label else f"{values[0].upper()}{values[1:]}.")
+    axis.set(xticks=range(len(settings)), xticklabels=map(str, settings))
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.margins(x=0.08)
+    if len(differences) > 1:
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    return fig, f"{_plain(ylabel)} against {_plain(xlabel)}. {' '.join(sentences)}"
+
+
+def predictive_fans(past, future, truth, fans, *, start, xlabel, ylabel):
+    """Fans of several models for one window, one panel below the other.
+
+    Args:
+      past: (times, values) of what the filter has read.
+      future: [horizon], the times that are predicted.
+      truth: [horizon], what came; NaN where missing.
+      fans: {label: [5, horizon]}, the quantiles 5, 25, 50, 75 and 95 % of each model.
+      start: time at which the prediction starts, marked by a line.
+      xlabel, ylabel: of the axes.
+
+    Returns:
+      fig: the figure.
+      alt: alt text.
+    """
+    fig, axes = plt.subplots(
+        len(fans), 1, figsize=(figures.WIDTH, 2.4 * len(fans) + 0.5), sharex=True, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    sentences = []
+    seen = np.isfinite(truth)
+    for axis, (label, bands), colour in zip(axes[:, 0], fans.items(), _colours(fans)):
+        low, lower, middle, upper, high = np.asarray(bands, float)
+        axis.fill_between(future, low, high, color=colour, alpha=0.2, linewidth=0)
+        axis.fill_between(future, lower, upper, color=colour, alpha=0.35, linewidth=0)
+        axis.plot(future, middle, color=colour)
+        axis.plot(*past, color="0.4", marker=".", linewidth=1)
+        axis.plot(future, truth, color=figures.COLOURS["truth"], marker=".", linewidth=1)
+        axis.axvline(start, color="0.6", linewidth=1, linestyle=":")
+        axis.set(ylabel=ylabel, title=label)
+        inside = ((low <= truth) & (truth <= high))[seen].sum()
+        sentences.append(
+            f"{label}: median from {middle[0]:.1f} to {middle[-1]:.1f}, 90 % band at the end "
+            f"{low[-1]:.1f} to {high[-1]:.1f}, {inside} of {seen.sum()} observed values inside it."
+        )
+    axes[-1, 0].set_xlabel(xlabel)
+    first, last = np.asarray(truth)[seen][[0, -1]]
+    return fig, (
+        f"Predictive fans of one window, in {_plain(ylabel)}; the truth goes from {first:.1f} to "
+        f"{last:.1f}. {' '.join(sentences)}"
+    )
+
+
+def horizons_over_seeds(summary):
+    """Means over seeds of the scores at each horizon, for `horizon_curves`.
+
+    Args:
+      summary: as from `benchmark.forecast_summary`, or "forecast" of a stored result.
+
+    Returns:
+      {"rmse": [Estimate per horizon], "crps": ..., "coverage_50": ..., ...}; the errors are over
+      seeds, or over sequences where there is one seed only.
+
+    >>> entry = {"value": 1.0, "standard_error": 0.1, "num_samples": 10, "kind": "data points"}
+    >>> print(horizons_over_seeds({"rmse": [[entry], [entry | {"value": 2.0}]]})["rmse"][0])
+    1.50 ± 0.50
+    """
+    curves = {}
+    for name, seeds in summary.items():
+        if name.endswith("_mean"):  # per sequence, not per horizon
+            continue
+        if len(seeds) == 1:
+            curves[name] = [Estimate.from_dict(entry) for entry in seeds[0]]
+        else:
+            values = [[entry["value"] for entry in horizons] for horizons in seeds]
+            curves[name] = [Estimate.from_samples(column, kind="seeds") for column in zip(*values)]
+    return curves
+
+
+class Difference(NamedTuple):
+    """A mean difference of two results, with three standard errors.
+
+    over_seeds: of trainings, on these sequences.
+    over_sequences: of sequences (or groups of them), for these trainings.
+    both: of trainings and sequences.
+    """
+
+    over_seeds: Estimate
+    over_sequences: Estimate
+    both: Estimate
+
+
+def crossed_difference(result, baseline, quantity, *, groups=None):
+    """Mean difference of two results over seeds and sequences, and its errors.
+
+        se^2 = var_seeds / (number of seeds) + var_sequences / (number of sequences)
+
+    Seeds and sequences are crossed: every model is measured on the same sequences. The sum counts
+    their interaction twice, which errs on the careful side. With three seeds the first term is
+    itself uncertain, so that three of these errors are less than they would be with many.
+
+    Args:
+      result, baseline: as from `benchmark.evaluate`, or stored; paired by seed and by sequence.
+      quantity: in `per_sequence`, or "crps" or "squared_error" of the forecast, averaged over the
+        horizons.
+      groups: [sequences], labels; sequences of one group, such as sensors in the same hours, are
+        not independent of each other: they are averaged, and the error is over groups. None: every
+        sequence is a group.
+
+    Returns:
+      `Difference` of result minus baseline.
+
+    Raises:
+      ValueError: if there are not as many labels as sequences.
+
+    >>> runs = [{"per_sequence": {"elbo": [[1.0, 2.0], [3.0, v]]}} for v in (6.0, 4.0)]
+    >>> print(crossed_difference(*runs, "elbo").both)
+    0.50 ± 0.71
+    """
+    values, others = (np.asarray(_per_sequence(r, quantity), float) for r in (result, baseline))
+    difference = values - others
+    groups = np.arange(difference.shape[1]) if groups is None else np.asarray(groups)
+    if len(groups) != difference.shape[1]:
+        raise ValueError(
+            f"groups must have one label for each of the {difference.shape[1]} sequences, but has "
+            f"{len(groups)}. Take those of the sequences that were measured."
+        )
+    # A large group counts for more than a small one, as its sequences do in the mean.
+    weights = np.stack([groups == label for label in np.unique(groups)], 1) / difference.shape[1]
+    by_group = len(weights.T) * difference.mean(0) @ weights
+    over_seeds = Estimate.from_samples(difference.mean(1), kind="seeds")
+    over_sequences = Estimate.from_samples(by_group, kind="data points")
+    error = math.hypot(over_seeds.standard_error, over_sequences.standard_error)
+    both = Estimate(over_seeds.value, error, len(difference), "seeds and data points")
+    return Difference(over_seeds, over_sequences, both)
+
+
+def _per_sequence(result, quantity):
+    if quantity in ("crps", "squared_error"):
+        return result["forecast"][f"{quantity}_mean"]
+    return result["per_sequence"][quantity]
+
+
+def num_humps(samples, prominence=0.1):
+    """Number of humps of the density of each ensemble, after Gaussian smoothing.
+
+    The bandwidth is Silverman's for a normal density, which smooths a clearly two-humped one too
+    much rather than too little. A hump counts if it rises above the valleys beside it by
+    `prominence` times the highest one.
+
+    Args:
+      samples: [members, ...].
+      prominence: between 0 and 1.
+
+    Returns:
+      int [...].
+
+    >>> grid = np.linspace(-1.5, 1.5, 50)[:, np.newaxis]
+    >>> num_humps(np.concatenate([np.hstack([grid, grid]), np.hstack([grid + 9, grid])]))
+    array([2, 1])
+    """
+    members = len(samples)
+    ensembles = np.asarray(samples, float).reshape(members, -1).T
+    counts = []
+    for ensemble in ensembles:
+        width = 1.06 * members**-0.2 * max(ensemble.std(), 1e-12)
+        grid = np.linspace(ensemble.min() - 3 * width, ensemble.max() + 3 * width, 120)
+        density = np.exp(-0.5 * ((grid[:, np.newaxis] - ensemble) / width) ** 2).sum(1)
+        counts.append(_rises_and_falls(density, prominence * density.max()))
+    return np.reshape(counts, np.shape(samples)[1:])
+
+
+def _rises_and_falls(density, height):
+    """How often a curve that starts and ends low rises by `height` and falls by it again."""
+    count, turn, rising = 0, density[0], True
+    for value in density:
+        if (value > turn) == rising:
+            turn = value  # the highest point of a rise, the lowest of a fall, so far
+        elif abs(value - turn) >= height:
+            count += rising
+            turn, rising = value, not rising
+    return count
+
+
+def in_words(difference, *, above, below, undecided, z=3.0):
+    """Choose the words for a difference by its sign, if that is beyond `z` standard errors.
+
+    >>> words = {"above": "higher", "below": "lower", "undecided": "not told apart"}
+    >>> in_words(Estimate(1.0, 0.1), **words), in_words(Estimate(0.2, 0.1), **words)
+    ('higher', 'not told apart')
+    """
+    low, high = difference.interval(z)
+    return above if low > 0 else below if high < 0 else undecided
+
+
+def _error_bars(axis, positions, estimates, marker, colour, label):
+    axis.errorbar(
+        positions,
+        [estimate.value for estimate in estimates],
+        yerr=[BARS * estimate.standard_error for estimate in estimates],
+        fmt=marker,
+        color=colour,
+        label=label or None,
+    )
+
+
+def _band(axis, times, estimates, label, colour, index):
+    values = np.array([estimate.value for estimate in estimates])
+    errors = BARS * np.array([estimate.standard_error for estimate in estimates])
+    axis.fill_between(times, values - errors, values + errors, color=colour, alpha=0.2, linewidth=0)
+    axis.plot(times, values, _MARKERS[index % 4], color=colour, label=label, markersize=4)
+
+
+def _colours(labels):
+    """Colour of each label: by its first word if that names a conditioning, else one in between."""
+    between = itertools.cycle(("semi", "posterior_b", "moment_matched"))
+    named = ("partial", "full", "truth")
+    firsts = [label.split()[0] for label in labels]
+    return [figures.COLOURS[first if first in named else next(between)] for first in firsts]
+
+
+def _score_title(name):
+    return _SCORES.get(name) or f"coverage of {100 * _nominal(name):.0f} %"
+
+
+def _nominal(name):
+    """Nominal level of "coverage_90"."""
+    return float(name.rsplit("_", 1)[1]) / 100
+
+
+def _listed(estimates):
+    return ", ".join(map(str, estimates))
+
+
+def _plain(label):
+    """An axis label without mathematics, on one line."""
+    return " ".join(label.replace("$", "").split())

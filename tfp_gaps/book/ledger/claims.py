@@ -1,0 +1,659 @@
+"""The ledger of claims: what was claimed, what decides it, and what a chapter measured.
+
+`book/claims.yml` holds every claim with its criteria; a chapter hands its measurements to a
+`Ledger`, which computes the verdict from numbers and criteria alone and stores the record in the
+notebook's output; `collect` reads those records back for the scorecard. So a chapter cannot claim
+what the file does not know, and the scorecard cannot show what no chapter measured.
+
+A criterion compares an estimate (value v, standard error s) with a bound b:
+at_most: v <= b;  at_least: v - z s >= b;  at_most_se: v + z s <= b;
+equals: |v - b| <= max(tolerance, z s), and z s <= max_error where one is given.
+"""
+
+import collections
+import dataclasses
+import json
+import math
+import pathlib
+import re
+import typing
+
+import yaml
+
+from tfp_gaps.book.ledger import view as _claims_view
+from tfp_gaps.estimate import Estimate
+
+MIME = "application/vnd.tfp-gaps.claim+json"
+REPRODUCED = "reproduced"
+QUALIFIED = "reproduced with qualification"
+DIFFERENT = "different"
+NOT_TESTED = "not tested here yet"
+VERDICTS = (REPRODUCED, QUALIFIED, DIFFERENT, NOT_TESTED)
+KINDS = ("identity", "inequality", "qualitative", "quantitative")
+_RULE_OPTIONS = {
+    "at_most": (),
+    "at_least": ("z",),
+    "at_most_se": ("z",),
+    "equals": ("tolerance", "z", "max_error"),
+}
+
+
+class ClaimsError(ValueError):
+    """The claims file, a measurement or a stored record does not fit the ledger."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """One measurable condition; in a caveat, `text` says what its holding means.
+
+    Attributes:
+      name: what is measured, with its unit; the key under which a chapter reports it.
+      rule: at_most, at_least, at_most_se or equals (see the module's docstring).
+      bound: the number that the estimate is compared with.
+      why: the reason for the bound.
+      tolerance: equals only; accepted distance when the standard error is smaller.
+      z: number of standard errors by which the rule must be met.
+      max_error: equals only; `z` standard errors above this are too noisy to confirm equality.
+      text: caveats only; the qualification in words.
+
+    Example:
+
+    >>> five = Criterion("gain, nats", "at_least", 5.0, why="the size that we promise")
+    >>> five.holds(Estimate(7.0, 0.5)), five.holds(Estimate(7.0, 1.0))
+    (True, False)
+    """
+
+    name: str
+    rule: str
+    bound: float
+    why: str
+    tolerance: float = 0.0
+    z: float = 3.0
+    max_error: float | None = None
+    text: str | None = None
+
+    def holds(self, estimate):
+        """Return whether `estimate` meets this criterion."""
+        value, error = estimate.value, self.z * estimate.standard_error
+        if self.rule == "at_most":
+            return value <= self.bound
+        if self.rule == "at_least":
+            return value - error >= self.bound
+        if self.rule == "at_most_se":
+            return value + error <= self.bound
+        too_noisy = self.max_error is not None and error > self.max_error
+        return abs(value - self.bound) <= max(self.tolerance, error) and not too_noisy
+
+    def requirement(self):
+        """Return the condition in words and numbers, as shown to the reader.
+
+        >>> Criterion("x", "equals", 0.5, why="closed form", tolerance=0.01).requirement()
+        'within 0.01 (or 3 s.e.) of 0.5'
+        """
+        bound, margin = _short(self.bound), f"{self.z:g} s.e."
+        if self.rule == "at_most":
+            return f"at most {bound}"
+        if self.rule == "at_least":
+            return f"at least {bound} after subtracting {margin}"
+        if self.rule == "at_most_se":
+            return f"at most {bound} after adding {margin}"
+        noise = (
+            "" if self.max_error is None else f", with {margin} at most {_short(self.max_error)}"
+        )
+        return f"within {_short(self.tolerance)} (or {margin}) of {bound}{noise}"
+
+
+def _short(number):
+    """Print a bound as one would write it: 1e-8 rather than 1e-08."""
+    return re.sub(r"e([+-])0+", r"e\1", f"{number:g}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One claim of the sources, in our words, and what decides it.
+
+    Attributes:
+      id: C01, C02, ...
+      statement: the claim in our words.
+      source: tuple of bibliography keys.
+      kind: identity, inequality, qualitative or quantitative.
+      chapter: the page that decides it, or None if no page does yet.
+      criteria: tuple of `Criterion`; all must hold for the claim to be reproduced.
+      caveats: tuple of `Criterion` with `text`; any that holds qualifies the verdict.
+      plan: for a claim without a chapter, how it will be tested.
+      published: the published value in words, or None.
+      published_note: why `published` is empty.
+    """
+
+    id: str
+    statement: str
+    source: tuple[str, ...]
+    kind: str
+    chapter: str | None
+    criteria: tuple[Criterion, ...] = ()
+    caveats: tuple[Criterion, ...] = ()
+    plan: str | None = None
+    published: str | None = None
+    published_note: str | None = None
+
+    @property
+    def names(self):
+        """The names of everything that a chapter must measure for this claim."""
+        return [criterion.name for criterion in (*self.criteria, *self.caveats)]
+
+    def question(self):
+        """Return what a record of this claim answers; a record of another question is stale."""
+        return {
+            "chapter": self.chapter,
+            "statement": self.statement,
+            "criteria": [dataclasses.asdict(criterion) for criterion in self.criteria],
+            "caveats": [dataclasses.asdict(caveat) for caveat in self.caveats],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a chapter measured for one claim; the verdict follows from it.
+
+    Args:
+      claim: the `Claim`.
+      estimates: mapping from every criterion and caveat name of the claim to an `Estimate`.
+
+    Raises:
+      ClaimsError: if a name is missing or unknown, or a value is not an `Estimate`.
+
+    Example:
+
+    >>> criterion = Criterion("residual", "at_most", 1e-8, why="float64")
+    >>> claim = Claim("C99", "2 + 2 = 4", ("somebody",), "identity", "sums", (criterion,))
+    >>> Record(claim, {"residual": Estimate(0.0)}).verdict
+    'reproduced'
+    """
+
+    claim: Claim
+    estimates: dict[str, Estimate]
+
+    def __post_init__(self):
+        claim, names = self.claim, self.claim.names
+        missing = [name for name in names if name not in self.estimates]
+        extra = [name for name in self.estimates if name not in names]
+        if missing or extra:
+            raise ClaimsError(
+                f"{claim.id} is decided by exactly these measurements: {names}. "
+                f"Missing: {missing}. Unknown: {extra}. Give all of them under these names, or "
+                f"change the criteria of {claim.id} in claims.yml."
+            )
+        for name, estimate in self.estimates.items():
+            _check_estimate(estimate, f"{claim.id}, {name!r}")
+
+    @property
+    def verdict(self):
+        """One of the first three of `VERDICTS`, computed from estimates and criteria alone."""
+        if not all(self.holds(criterion) for criterion in self.claim.criteria):
+            return DIFFERENT
+        return QUALIFIED if self.standing_caveats else REPRODUCED
+
+    @property
+    def standing_caveats(self):
+        """The caveats whose criterion holds."""
+        return [caveat for caveat in self.claim.caveats if self.holds(caveat)]
+
+    def holds(self, criterion):
+        """Return whether the measured estimate meets `criterion` (one of the claim's own)."""
+        return criterion.holds(self.estimates[criterion.name])
+
+    def as_dict(self):
+        """Return the record as JSON-ready data: what was asked, measured and decided."""
+        estimates = {name: self.estimates[name].as_dict() for name in self.claim.names}
+        answer = {"estimates": estimates, "verdict": self.verdict}
+        return {"id": self.claim.id, **self.claim.question(), **answer}
+
+
+def _check_estimate(estimate, where):
+    """Refuse plain numbers; that an `Estimate` is finite, it has checked itself."""
+    if not isinstance(estimate, Estimate):
+        raise ClaimsError(
+            f"{where}: expected an Estimate, found {type(estimate).__name__} {estimate!r}. Wrap "
+            "the number with its standard error: Estimate(value, standard_error)."
+        )
+
+
+# --- reading claims.yml ------------------------------------------------------------------------
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """The safe loader, except that a key given twice is an error and not silently the last one."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if repeated:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key given twice: {', '.join(repeated)}", node.start_mark
+            )
+        return super().construct_mapping(node, deep=deep)
+
+
+def default_path():
+    """Return the path of the book's claims.yml.
+
+    Looked for beside the running notebook, in `book/` below the working directory, and in the
+    `book/` folder of the checkout that holds this package.
+
+    Raises:
+      ClaimsError: if none of the three exists.
+    """
+    here = pathlib.Path.cwd()
+    checkout = pathlib.Path(__file__).resolve().parent.parent.parent.parent
+    candidates = [here / "claims.yml", here / "book/claims.yml", checkout / "book/claims.yml"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    listed = ", ".join(str(path) for path in candidates)
+    raise ClaimsError(
+        f"No claims.yml found (looked at {listed}). Run from a checkout of the project, or pass "
+        "the path of the file."
+    )
+
+
+def load(path=None):
+    """Read and check the claims file.
+
+    Args:
+      path: the file; by default the book's own (`default_path`).
+
+    Returns:
+      claims: dict from id to `Claim`, in the order of the file.
+
+    Raises:
+      ClaimsError: if the file is missing, is not YAML, or an entry does not fit the schema
+        (unknown or missing keys, unknown rule or kind, repeated ids, a bound without a reason).
+    """
+    path = default_path() if path is None else pathlib.Path(path)
+    try:
+        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClaimsError(f"Cannot read the claims file {path}: {error}.") from error
+    except yaml.YAMLError as error:
+        raise ClaimsError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(entries, list) or not entries:
+        raise ClaimsError(
+            f"{path} must be a list of claims (each starting with '- id: C..'), but holds "
+            f"{type(entries).__name__}."
+        )
+    claims = {}
+    for number, entry in enumerate(entries, start=1):
+        claim = _parse_claim(entry, f"{path.name}, entry {number}")
+        if claim.id in claims:
+            raise ClaimsError(f"{path.name}, entry {number}: the id {claim.id} was used before.")
+        claims[claim.id] = claim
+    return claims
+
+
+def _parse_claim(entry, where):
+    allowed = [field.name for field in dataclasses.fields(Claim)]
+    _check_keys(entry, where, ["id", "statement", "source", "kind", "chapter"], allowed)
+    where = f"{where} ({entry['id']})"
+    _check_match(entry["id"], r"C\d\d", f"{where}: id", "like C07")
+    _check_text(entry["statement"], f"{where}: statement")
+    _check_choice(entry["kind"], KINDS, f"{where}: kind")
+    if not isinstance(entry["source"], list) or not entry["source"]:
+        raise ClaimsError(f"{where}: source must be a non-empty list of bibliography keys.")
+    for key in entry["source"]:
+        _check_text(key, f"{where}: source")
+    _check_chapter_or_plan(entry, where)
+    _check_published(entry, where)
+    fields = {key: value for key, value in entry.items() if key not in ("criteria", "caveats")}
+    fields["source"] = tuple(entry["source"])
+    claim = Claim(
+        **fields,
+        criteria=_parse_criteria(entry.get("criteria", []), f"{where}, criterion", ()),
+        caveats=_parse_criteria(entry.get("caveats", []), f"{where}, caveat", ("text",)),
+    )
+    repeated = [name for name, times in collections.Counter(claim.names).items() if times > 1]
+    if repeated:
+        raise ClaimsError(f"{where}: names must differ, but {repeated} occur more than once.")
+    return claim
+
+
+def _check_chapter_or_plan(entry, where):
+    """A claim either has a chapter and criteria that decide it, or a plan and neither."""
+    if entry["chapter"] is None:
+        _check_text(entry.get("plan"), f"{where}: plan (needed while there is no chapter)")
+        if entry.get("criteria") or entry.get("caveats"):
+            raise ClaimsError(f"{where}: has criteria, but no chapter that could decide them.")
+        return
+    advice = "a page name such as linear-gaussian, or null"
+    _check_match(entry["chapter"], r"[a-z0-9]+(-[a-z0-9]+)*", f"{where}: chapter", advice)
+    if not entry.get("criteria"):
+        raise ClaimsError(f"{where}: has a chapter, but no criteria: nothing could decide it.")
+    if "plan" in entry:
+        raise ClaimsError(f"{where}: has a chapter, so it needs no plan: remove one of the two.")
+
+
+def _check_published(entry, where):
+    if entry.get("published") is not None:
+        _check_text(entry["published"], f"{where}: published")
+    elif "published" in entry:
+        _check_text(entry.get("published_note"), f"{where}: published_note (published is empty)")
+
+
+def _parse_criteria(rows, where, extra_keys):
+    if not isinstance(rows, list):
+        raise ClaimsError(f"{where}: expected a list, found {type(rows).__name__}.")
+    numbered = enumerate(rows, start=1)
+    return tuple(_parse_criterion(row, f"{where} {number}", extra_keys) for number, row in numbered)
+
+
+def _parse_criterion(row, where, extra_keys):
+    rule = row.get("rule") if isinstance(row, dict) else None
+    options = _RULE_OPTIONS.get(rule, ()) if isinstance(rule, str) else ()
+    required = ["name", "rule", "bound", "why", *extra_keys]
+    if rule == "equals":
+        required.append("tolerance")
+    known = [field.name for field in dataclasses.fields(Criterion)]
+    _check_keys(row, where, required, known)
+    _check_choice(rule, _RULE_OPTIONS, f"{where}: rule")
+    _check_keys(row, f"{where}: rule {rule}", required, [*required, *options])
+    for key in ("name", "why", *extra_keys):
+        _check_text(row[key], f"{where}: {key}")
+    _check_number(row["bound"], f"{where}: bound")
+    for key in options:
+        if key in row:
+            _check_number(row[key], f"{where}: {key}", minimum=0.0)
+    numbers = {key: float(row[key]) for key in ("bound", *options) if key in row}
+    return Criterion(**{**row, **numbers})
+
+
+def _check_keys(entry, where, required, allowed):
+    if not isinstance(entry, dict):
+        raise ClaimsError(f"{where}: expected key: value pairs, found {type(entry).__name__}.")
+    missing = [key for key in required if key not in entry]
+    unknown = [str(key) for key in entry if key not in allowed]
+    if missing or unknown:
+        raise ClaimsError(
+            f"{where}: missing keys {missing}, unknown keys {unknown}. Known here: {list(allowed)}."
+        )
+
+
+def _check_text(value, where):
+    if not isinstance(value, str) or not value.strip():
+        raise ClaimsError(f"{where}: expected some text, found {value!r}.")
+
+
+def _check_match(value, pattern, where, advice):
+    if not isinstance(value, str) or not re.fullmatch(pattern, value):
+        raise ClaimsError(f"{where}: expected {advice}, found {value!r}.")
+
+
+def _check_choice(value, choices, where):
+    if not isinstance(value, str) or value not in choices:
+        raise ClaimsError(f"{where}: expected one of {list(choices)}, found {value!r}.")
+
+
+def _check_number(value, where, minimum=-math.inf):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < minimum:
+        wanted = "a finite number" + (f" >= {minimum:g}" if minimum > -math.inf else "")
+        raise ClaimsError(
+            f"{where}: expected {wanted}, found {value!r}. Mind that YAML reads 1e-8 as text: "
+            "write 1.0e-8."
+        )
+
+
+# --- in a chapter ------------------------------------------------------------------------------
+
+
+class Ledger:
+    """The claims of one chapter, recorded one by one.
+
+    Args:
+      chapter: the page name, as in claims.yml.
+      path: the claims file; by default the book's own.
+
+    Raises:
+      ClaimsError: if claims.yml assigns no claim to `chapter`.
+
+    Example (the table that `record` displays goes to the notebook's output):
+
+    >>> list(Ledger("digits").claims)
+    ['C31']
+    """
+
+    def __init__(self, chapter, path=None):
+        everything = load(path)
+        chapters = sorted({claim.chapter for claim in everything.values() if claim.chapter})
+        if chapter not in chapters:
+            raise ClaimsError(
+                f"No claim of claims.yml belongs to the chapter {chapter!r}. Chapters with claims: "
+                f"{', '.join(chapters)}. Use one of these, or set `chapter:` of the claims first."
+            )
+        self.chapter = chapter
+        self.claims = {key: claim for key, claim in everything.items() if claim.chapter == chapter}
+        self.records = {}
+
+    def record(self, claim_id, estimates):
+        """Decide a claim from its measurements and display the record.
+
+        The output carries the anchor `claim-<id>` and, as `MIME`, everything that `collect` needs.
+        Recording a claim again (a cell run twice) replaces the earlier record.
+
+        Args:
+          claim_id: for example "C20"; must belong to this chapter.
+          estimates: dict from each criterion and caveat name of the claim to an `Estimate`.
+
+        Raises:
+          ClaimsError: if the claim is not this chapter's, or `estimates` do not fit it.
+        """
+        if claim_id not in self.claims:
+            raise ClaimsError(
+                f"claims.yml does not assign {claim_id} to the chapter {self.chapter!r}, which "
+                f"decides {', '.join(self.claims)}. Record one of these, or change its chapter."
+            )
+        record = Record(self.claims[claim_id], dict(estimates))
+        self.records[claim_id] = record
+        _display(
+            {
+                "text/plain": _claims_view.record_text(record),
+                "text/html": _claims_view.record_html(record),
+                MIME: record.as_dict(),
+            }
+        )
+
+    def verdict_lines(self):
+        """Return one line per claim of the chapter, such as `C20 reproduced`.
+
+        Raises:
+          ClaimsError: if a claim of this chapter has not been recorded.
+        """
+        missing = [claim_id for claim_id in self.claims if claim_id not in self.records]
+        if missing:
+            raise ClaimsError(
+                f"The chapter {self.chapter!r} has not recorded {', '.join(missing)}. Record every "
+                "claim that claims.yml assigns to it, or move the claim to another chapter."
+            )
+        return "\n".join(f"{key} {self.records[key].verdict}" for key in self.claims)
+
+
+def _display(bundle):
+    """Show a mime bundle in a notebook, and its plain text anywhere else."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        shell = None
+    else:
+        shell = get_ipython()
+    if shell is None:
+        print(bundle["text/plain"])
+    else:
+        display(bundle, raw=True)
+
+
+# --- for the scorecard -------------------------------------------------------------------------
+
+
+def collect(book_dir):
+    """Read the records out of the executed chapters.
+
+    Args:
+      book_dir: folder with claims.yml and the executed notebooks.
+
+    Returns:
+      records: dict from claim id to `Record`, in the order of claims.yml; only claims that a
+        chapter has measured.
+
+    Raises:
+      ClaimsError: if a record belongs to an unknown claim or to another chapter, occurs twice, was
+        decided under criteria that claims.yml no longer holds, or states a verdict that its own
+        numbers do not give; if a notebook cannot be read.
+    """
+    book_dir = pathlib.Path(book_dir)
+    claims, found = load(book_dir / "claims.yml"), {}
+    for notebook in sorted(book_dir.glob("*.ipynb")):
+        for stored in _stored_records(notebook):
+            record = _restore(stored, claims, notebook.stem)
+            if record.claim.id in found:
+                raise ClaimsError(f"{notebook.name} holds two records of {record.claim.id}.")
+            found[record.claim.id] = record
+    return {key: found[key] for key in claims if key in found}
+
+
+def _stored_records(notebook):
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise ClaimsError(f"{notebook} is not a readable notebook: {error!r}.") from error
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return [output["data"][MIME] for output in outputs if MIME in output.get("data", {})]
+
+
+def _restore(stored, claims, chapter):
+    """Return the `Record` behind stored JSON, refusing everything that is not today's ledger."""
+    try:
+        claim_id, verdict = stored["id"], stored["verdict"]
+        estimates = {name: Estimate.from_dict(entry) for name, entry in stored["estimates"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ClaimsError(f"{chapter}.ipynb holds a damaged claim record: {error!r}.") from error
+    where, rerun = f"{chapter}.ipynb records {claim_id}", f"Execute the chapter {chapter!r} again."
+    claim = claims.get(claim_id)
+    if claim is None:
+        raise ClaimsError(f"{where}, which claims.yml does not know.")
+    if claim.chapter != chapter:
+        raise ClaimsError(f"{where}, which claims.yml assigns to {claim.chapter!r}.")
+    changed = [key for key, now in claim.question().items() if stored.get(key) != now]
+    if changed:
+        raise ClaimsError(
+            f"{where}, but stale: claims.yml has since changed its {', '.join(changed)}. {rerun}"
+        )
+    record = Record(claim, estimates)
+    if verdict != record.verdict:
+        raise ClaimsError(
+            f"{where} as {verdict!r}, but its own numbers say {record.verdict!r}. {rerun}"
+        )
+    return record
+
+
+class Row(typing.NamedTuple):
+    """One line of the scorecard; `record` and `link` are None for a claim nobody measured."""
+
+    claim: Claim
+    record: Record | None
+    verdict: str
+    link: str | None
+    note: str
+
+
+def scorecard_rows(claims, records):
+    """Return one `Row` per claim.
+
+    Args:
+      claims: what `load` returns.
+      records: what `collect` returns.
+
+    Returns:
+      rows: list of `Row`. `link` leads to the cell of the built page that measured the claim, and
+        is None if none did; `note` says what qualifies the verdict, or what is planned.
+    """
+    return [_row(claim, records.get(claim.id)) for claim in claims.values()]
+
+
+def _row(claim, record):
+    if record is not None:
+        note = " ".join(caveat.text for caveat in record.standing_caveats)
+        return Row(claim, record, record.verdict, f"{claim.chapter}.html#claim-{claim.id}", note)
+    unrecorded = f"The chapter {claim.chapter} has not recorded it yet."
+    return Row(claim, None, NOT_TESTED, None, claim.plan or unrecorded)
+
+
+def verdict_totals(rows):
+    """Return a dict from each of the four verdicts to how many rows have it."""
+    counts = collections.Counter(row.verdict for row in rows)
+    return {verdict: counts[verdict] for verdict in VERDICTS}
+
+
+def summary_line(rows):
+    """Return the totals as one stable line.
+
+    >>> summary_line([])
+    '0/0 claims reproduced (0 of them with qualification), 0 different, 0 not tested here yet'
+    """
+    totals = verdict_totals(rows)
+    reproduced = totals[REPRODUCED] + totals[QUALIFIED]
+    return (
+        f"{reproduced}/{len(rows)} claims reproduced ({totals[QUALIFIED]} of them with "
+        f"qualification), {totals[DIFFERENT]} different, {totals[NOT_TESTED]} not tested here yet"
+    )
+
+
+def verdicts_at(records, standard_errors):
+    """Return the verdicts had every criterion and caveat asked for so many standard errors.
+
+    Args:
+      records: dict from claim id to `Record`, as from `collect`.
+      standard_errors: takes the place of `Criterion.z` everywhere.
+
+    Returns:
+      dict from claim id to verdict.
+
+    >>> gain = Criterion("gain", "at_least", 0.0, why="a sign")
+    >>> claim = Claim("C99", "it helps", ("somebody",), "qualitative", "sums", (gain,))
+    >>> records = {"C99": Record(claim, {"gain": Estimate(4.0, 1.0)})}
+    >>> [verdicts_at(records, number)["C99"] for number in (3, 5)]
+    ['reproduced', 'different']
+    """
+
+    def asking(criteria):
+        return tuple(dataclasses.replace(each, z=float(standard_errors)) for each in criteria)
+
+    return {
+        claim_id: dataclasses.replace(
+            record,
+            claim=dataclasses.replace(
+                record.claim,
+                criteria=asking(record.claim.criteria),
+                caveats=asking(record.claim.caveats),
+            ),
+        ).verdict
+        for claim_id, record in records.items()
+    }
+
+
+def scorecard_html(rows, reasons=True):
+    """Return the measured claims as an HTML table: numbers, reasons, verdict, link to the cell.
+
+    Args:
+      rows: what `scorecard_rows` returns, or a selection of it.
+      reasons: whether to print why each bound is what it is; False for a short table.
+    """
+    return _claims_view.scorecard_html(rows, reasons)
+
+
+def pending_html(rows):
+    """Return the claims that no chapter has measured as an HTML table, with what is planned."""
+    return _claims_view.pending_html(rows)
+
+
+def totals_html(rows):
+    """Return the totals by verdict as an HTML list."""
+    return _claims_view.totals_html(verdict_totals(rows))
