@@ -10,7 +10,7 @@ import pytest
 import tfp_gaps
 
 ROOT = pathlib.Path(tfp_gaps.__file__).resolve().parent
-# Each room may import from itself and from the rooms named; the root modules are rooms of their own.
+# Each room may import from itself and from the rooms named; a root module is a room of its own.
 HELPERS = {"_checks", "_tensorflow", "storage"}
 DATA = {"estimate", "tables", "sequences", "networks"} | HELPERS
 ROOMS = {

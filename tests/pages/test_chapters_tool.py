@@ -140,8 +140,8 @@ def test_edited_cells_are_stale_and_edited_text_is_not(project):
 
 
 def test_only_the_chapters_own_claims_count(project):
-    save(project, "first", "from tfp_gaps import claims")
-    save(project, "overview", "from tfp_gaps import claims")
+    save(project, "first", "from tfp_gaps.book.ledger import claims")
+    save(project, "overview", "from tfp_gaps.book.ledger import claims")
     for name in ("first", "overview"):
         stamp(project, name)
     claims = project.book / "claims.yml"
