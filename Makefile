@@ -32,7 +32,7 @@ env: .venv/.installed
 book: ## Execute the chapters that are stale, and build the pages into _build/html
 	@SECONDS=0
 	$(MAKE) env
-	if [ -n "$$($(PYTHON_IN_ENV) tools/chapters.py stale --using tfp_gaps/book/data/digits.py)" ]; then
+	if [ -n "$$($(PYTHON_IN_ENV) tools/chapters.py stale --using tfp_gaps/book/data/images.py)" ]; then
 	    $(MAKE) data
 	fi
 	$(PYTHON_IN_ENV) tools/chapters.py refresh

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-from tfp_gaps.book.data import npm
+from tfp_gaps.book.data import packages
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = ROOT / "_build" / "html"
@@ -55,10 +55,10 @@ def script():
     """The source of axe-core.
 
     Raises:
-      npm.FetchError: if it cannot be fetched, or is not the expected archive.
+      packages.FetchError: if it cannot be fetched, or is not the expected archive.
     """
-    archive = npm.fetch_archive(*PACKAGE, digest=DIGEST)
-    return npm.read_member(io.BytesIO(archive), "package/axe.min.js").decode()
+    archive = packages.fetch_archive(*PACKAGE, digest=DIGEST)
+    return packages.read_member(io.BytesIO(archive), "package/axe.min.js").decode()
 
 
 def browser():

@@ -5,12 +5,11 @@ Fetches the npm package once, compares its checksum, and copies the one script t
 the build copies to the root of the pages.
 """
 
-import io
 import pathlib
 import sys
 
 from notebooks import write_bytes
-from tfp_gaps.book.data import npm
+from tfp_gaps.book.data import packages
 
 PACKAGE = ("mathjax", "3.2.2")
 DIGEST = "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09"
@@ -21,7 +20,7 @@ FILES = {
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "book" / "_extra" / "mathjax"
 
 
-def provide(folder=FOLDER, *, fetch=npm.fetch_archive):
+def provide(folder=FOLDER, *, fetch=packages.fetch_archive):
     """Make sure that `folder` holds the files of the pinned version; return the folder.
 
     Raises:
@@ -33,7 +32,7 @@ def provide(folder=FOLDER, *, fetch=npm.fetch_archive):
     if present and marker.read_text() == wanted:
         return folder
     archive = fetch(*PACKAGE, digest=DIGEST)
-    contents = {name: npm.read_member(io.BytesIO(archive), path) for path, name in FILES.items()}
+    contents = {name: packages.read_member(archive, path) for path, name in FILES.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_bytes(folder / name, content)
@@ -45,7 +44,7 @@ def main(folder=FOLDER):
     """Provide the files and return the exit status."""
     try:
         provide(folder)
-    except npm.FetchError as error:
+    except packages.FetchError as error:
         print(f"The pages need MathJax for their formulas: {error}", file=sys.stderr)
         return 1
     return 0

@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 import mathjax
-from tfp_gaps.book.data import npm
+from tfp_gaps.book.data import packages
 
 
 def archive(names=tuple(mathjax.FILES)):
@@ -38,7 +38,7 @@ def test_it_is_fetched_once(tmp_path):
 
 def test_an_incomplete_archive_leaves_nothing(tmp_path):
     folder, one_file = tmp_path / "mathjax", ["package/es5/tex-svg-full.js"]
-    with pytest.raises(npm.FetchError, match="LICENSE"):
+    with pytest.raises(packages.FetchError, match="LICENSE"):
         mathjax.provide(folder, fetch=lambda *_, digest: archive(one_file))
     assert not folder.exists()
 

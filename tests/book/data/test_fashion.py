@@ -11,35 +11,23 @@ import pytest
 from tfp_gaps import __main__ as command_line
 from tfp_gaps import storage
 from tfp_gaps.book import data, results, sweep
-from tfp_gaps.book.data import fashion, images, store
+from tfp_gaps.book.data import images, packages, store
 
-TRAIN, TEST = fashion.IMAGES.raw_files
+IMAGES = images.SETS["fashion"]
+TRAIN, TEST = IMAGES.raw_files
+PACKAGE, INSTALLED = IMAGES.debian
 
 
 @pytest.fixture
-def raw(monkeypatch, tmp_path):
+def raw(stand_in, monkeypatch, tmp_path):
     """Small stand-ins for the raw files, registered; nothing is installed, cached or given."""
-    rng = np.random.default_rng(1)
-    grey = {
-        TRAIN: rng.integers(0, 256, [100, 28, 28], np.uint8),
-        TEST: rng.integers(0, 256, [20, 28, 28], np.uint8),
-    }
-    contents = {name: bytes(16) + array.tobytes() for name, array in grey.items()}
-    pixel = {"train": grey[TRAIN], "test": grey[TEST]}
-    small = dataclasses.replace(
-        fashion.IMAGES,
-        raw_files={name: storage.sha256(content) for name, content in contents.items()},
-        pixel_digests={part: storage.sha256(array.tobytes()) for part, array in pixel.items()},
-        num_train=100,
-        num_test=20,
-    )
-    monkeypatch.setattr(fashion, "IMAGES", small)
-    monkeypatch.setattr(fashion, "INSTALLED", Path("/nowhere/fashion-mnist"))
+    debian = (PACKAGE, tmp_path / "nowhere" / "fashion-mnist")
+    small = stand_in("fashion", 1, debian=debian)
     monkeypatch.setattr(store, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(fashion.shutil, "which", lambda name: None)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
     monkeypatch.delenv("TFP_GAPS_DATA", raising=False)
     serve(monkeypatch, {}, [])
-    return grey, contents
+    return small
 
 
 def serve(monkeypatch, pages, asked):
@@ -102,7 +90,8 @@ def test_digits_in_the_same_folder_are_never_taken_for_clothes(raw, monkeypatch,
 
 def test_installed_package(raw, monkeypatch, tmp_path):
     write(tmp_path / "share", raw[1], flat=True, zipped=True)
-    monkeypatch.setattr(fashion, "INSTALLED", tmp_path / "share")
+    kind = dataclasses.replace(images.SETS["fashion"], debian=(PACKAGE, tmp_path / "share"))
+    monkeypatch.setitem(images.SETS, "fashion", kind)
     assert_right(raw)
     assert not store.cache_folder().exists()
 
@@ -116,12 +105,12 @@ def with_apt(monkeypatch, contents, *, status=0):
         if command[0] == "apt-get" and status == 0:
             Path(cwd, "dataset.deb").write_bytes(b"!<arch>")
         if command[0] == "dpkg-deb":
-            below = Path(cwd, command[3], str(fashion.INSTALLED).lstrip("/"))
+            below = Path(cwd, command[3], str(images.SETS["fashion"].debian[1]).lstrip("/"))
             write(below, contents, flat=True, zipped=True)
         return subprocess.CompletedProcess(command, status, "", "E: Unable to locate package")
 
-    monkeypatch.setattr(fashion.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(fashion.subprocess, "run", run)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(packages.subprocess, "run", run)
     return called
 
 
@@ -133,13 +122,13 @@ def test_debian_package_is_unpacked_once_into_the_cache(raw, monkeypatch):
         "apt-get download dataset-fashion-mnist",
         "dpkg-deb -x dataset.deb unpacked",
     ]
-    assert fashion.fetch() == [store.cache_folder() / name for name in (TRAIN, TEST)]
-    assert fashion.fetch()[0].read_bytes() == raw[1][TRAIN]
+    assert data.fetch("fashion") == [store.cache_folder() / name for name in (TRAIN, TEST)]
+    assert data.fetch("fashion")[0].read_bytes() == raw[1][TRAIN]
 
 
 def pages_of(contents):
     return {
-        f"{fashion.URL}/{Path(name).name}.gz": gzip.compress(content)
+        f"{IMAGES.mirror}/{Path(name).name}.gz": gzip.compress(content)
         for name, content in contents.items()
     }
 
@@ -176,13 +165,14 @@ def test_what_was_tried_is_listed(raw, monkeypatch, capsys):
     for part in (
         "TFP_GAPS_DATA names (not set; fashion_mnist.npz",
         str(store.cache_folder()),
-        "/nowhere/fashion-mnist",
+        "nowhere/fashion-mnist",
         "apt-get download dataset-fashion-mnist ended with status 100 and said: E: Unable",
-        f"{fashion.URL}/train-images-idx3-ubyte.gz could not be fetched (Name or service",
+        f"could not be fetched from {IMAGES.mirror}/train-images-idx3-ubyte.gz (ConnectionError: "
+        "Name or service",
         "Install the Debian package",
     ):
         assert part in said
-    monkeypatch.setattr(fashion.shutil, "which", lambda name: None)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
     with pytest.raises(data.DataError, match="no command apt-get and no dpkg-deb"):
         load()
 
@@ -191,8 +181,8 @@ def test_a_command_that_hangs_is_given_up(raw, monkeypatch):
     def run(command, *, timeout, **options):
         raise subprocess.TimeoutExpired(command, timeout)
 
-    monkeypatch.setattr(fashion.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(fashion.subprocess, "run", run)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(packages.subprocess, "run", run)
     with pytest.raises(data.DataError, match="apt-get.*timed out after 300 seconds"):
         load()
 
@@ -216,30 +206,30 @@ def test_damaged_gzipped_files_are_refused(raw, monkeypatch, tmp_path, damage):
     ],
 )
 def test_bad_options_are_refused_before_anything_is_fetched(monkeypatch, options, message):
-    monkeypatch.setattr(fashion, "fetch", None)
+    monkeypatch.setattr(images, "fetch", None)
     with pytest.raises(ValueError, match=message):
         data.load("fashion", **options)
 
 
 def test_verification_knows_the_data(tmp_path):
-    text = f"Fashion-MNIST, pixel SHA-256 {fashion.IMAGES.pixel_digests['train'][:12]}"
+    text = f"Fashion-MNIST, pixel SHA-256 {IMAGES.pixel_digests['train'][:12]}"
     origin = {**dict.fromkeys(results.REQUIRED, "x"), "data": text}
     results.save(tmp_path / "result.json", {}, origin)
     assert sweep.load(tmp_path / "result.json")["provenance"]["data"] == text
 
 
 def is_at_hand():
-    return images.find(fashion.IMAGES, elsewhere=[fashion.INSTALLED]) is not None
+    return images.find("fashion") is not None
 
 
 def test_real_clothes_have_the_known_mean():
     if not is_at_hand():
         pytest.skip("the clothes are at hand nowhere: tfp-gaps data fetch fashion")
-    train, test = fashion.pixels()
+    train, test = images.pixels("fashion")
     assert train.shape == (60_000, 28, 28) and test.shape == (10_000, 28, 28)
     assert train.mean() / 255 == pytest.approx(0.2860, abs=5e-5)
     assert train.std() / 255 == pytest.approx(0.3530, abs=5e-5)
     for part, array in (("train", train), ("test", test)):
-        assert storage.sha256(array.tobytes()) == fashion.IMAGES.pixel_digests[part]
+        assert storage.sha256(array.tobytes()) == IMAGES.pixel_digests[part]
     splits = data.load("fashion", num_train=100, num_test=10)
     assert splits.source.startswith("Fashion-MNIST (100 train, 0 validation, 10 test), threshold")

@@ -9,22 +9,27 @@ TFP_GAPS_DATA names, then in the user's cache, then fetched; whatever is found i
 checksum before it is used.
 """
 
+import functools
+
 from tfp_gaps import _checks
-from tfp_gaps.book.data import digits, fashion, images, traffic, uav
+from tfp_gaps.book.data import images, traffic, uav
 from tfp_gaps.book.data.splits import Splits, Windows
 from tfp_gaps.book.data.store import DataError
 from tfp_gaps.sequences import Sequences, as_sequences
 
-LOADERS = {"digits": digits, "fashion": fashion, "traffic": traffic, "uav": uav}
+LOADERS = {
+    **{name: functools.partial(images.load, name) for name in images.SETS},
+    "traffic": traffic.load,
+    "uav": uav.load,
+}
 FILES = {  # what can be fetched: the data sets, and sources that a loader names
-    "digits": digits.fetch,
-    "fashion": fashion.fetch,
+    **{name: functools.partial(images.fetch, name) for name in images.SETS},
     "traffic": traffic.fetch,
-    "metr-la": lambda: traffic.fetch("metr-la"),
-    "seattle": lambda: traffic.fetch("seattle"),
-    "seattle-year": lambda: traffic.fetch("seattle-year"),
+    **{
+        name: functools.partial(traffic.fetch, name) for name in traffic.SOURCES if name != "counts"
+    },
     "uav": uav.fetch,
-    "blackbird": lambda: uav.fetch("blackbird"),
+    "blackbird": functools.partial(uav.fetch, "blackbird"),
 }
 
 __all__ = [
@@ -46,8 +51,8 @@ def load(name, **options):
 
     Args:
       name: "digits", "fashion", "traffic" or "uav".
-      **options: passed to the loader, see `load` of `tfp_gaps.book.data.digits`, `.fashion`,
-        `.traffic`, `.uav`.
+      **options: passed to the loader, see `load` of `tfp_gaps.book.data.images`, `.traffic`,
+        `.uav`.
 
     Raises:
       ValueError: for an unknown name or impossible options.
@@ -56,7 +61,7 @@ def load(name, **options):
     >>> load("uav").test.observations.shape
     (40, 40, 3)
     """
-    return LOADERS[_checks.one_of(name, "data set", sorted(LOADERS))].load(**options)
+    return LOADERS[_checks.one_of(name, "data set", sorted(LOADERS))](**options)
 
 
 def fetch(name):

