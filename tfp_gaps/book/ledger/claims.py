@@ -295,7 +295,7 @@ def _parse_claim(entry, where):
     allowed = [field.name for field in dataclasses.fields(Claim)]
     _check_keys(entry, where, ["id", "statement", "source", "kind", "chapter"], allowed)
     where = f"{where} ({entry['id']})"
-    _check_match(entry["id"], r"C\d\d", f"{where}: id", "like C07")
+    _check_text(entry["id"], f"{where}: id", "a name like C07", r"C\d\d")
     _check_text(entry["statement"], f"{where}: statement")
     _check_choice(entry["kind"], KINDS, f"{where}: kind")
     if not isinstance(entry["source"], list) or not entry["source"]:
@@ -325,7 +325,7 @@ def _check_chapter_or_plan(entry, where):
             raise ClaimsError(f"{where}: has criteria, but no chapter that could decide them.")
         return
     advice = "a page name such as linear-gaussian, or null"
-    _check_match(entry["chapter"], r"[a-z0-9]+(-[a-z0-9]+)*", f"{where}: chapter", advice)
+    _check_text(entry["chapter"], f"{where}: chapter", advice, r"[a-z0-9]+(-[a-z0-9]+)*")
     if not entry.get("criteria"):
         raise ClaimsError(f"{where}: has a chapter, but no criteria: nothing could decide it.")
     if "plan" in entry:
@@ -377,19 +377,13 @@ def _check_keys(entry, where, required, allowed):
         )
 
 
-def _check_text(value, where):
-    if not isinstance(value, str) or not value.strip():
-        raise ClaimsError(f"{where}: expected some text, found {value!r}.")
-
-
-def _check_match(value, pattern, where, advice):
+def _check_text(value, where, wanted="some text", pattern=r"(?s).*\S.*"):
     if not isinstance(value, str) or not re.fullmatch(pattern, value):
-        raise ClaimsError(f"{where}: expected {advice}, found {value!r}.")
+        raise ClaimsError(f"{where}: expected {wanted}, found {value!r}.")
 
 
 def _check_choice(value, choices, where):
-    if not isinstance(value, str) or value not in choices:
-        raise ClaimsError(f"{where}: expected one of {list(choices)}, found {value!r}.")
+    _check_text(value, where, f"one of {list(choices)}", "|".join(choices))
 
 
 def _check_number(value, where, minimum=-math.inf):
