@@ -2,9 +2,10 @@
 
 A chapter rests on its code cells; on the modules of `tfp_gaps` that those import, directly or
 through one another (found in the syntax tree, nothing is imported; a name that the package loads
-when it is used counts as an import of its module); on the pinned packages of
-requirements.lock; on its own entries of book/claims.yml; and on the files that its metadata names
-under `tfp_gaps.depends_on`. Comments and docstrings of a module change no output and do not count.
+when it is used counts as an import of its module); on the pinned packages of requirements.lock; on
+its own entries of book/claims.yml, and on book/literature.yml if it imports what reads it; and on
+the files that its metadata names under `tfp_gaps.depends_on`. Comments and docstrings of a module
+change no output and do not count.
 """
 
 import ast
@@ -22,6 +23,8 @@ from notebooks import ChapterError
 PACKAGE = "tfp_gaps"
 CLAIMS_MODULE = f"{PACKAGE}/book/ledger/claims.py"
 CLAIMS_FILE = "book/claims.yml"
+LITERATURE_MODULE = f"{PACKAGE}/book/literature.py"
+LITERATURE_FILE = "book/literature.yml"
 
 
 def inputs(project, name, notebook):
@@ -33,6 +36,8 @@ def inputs(project, name, notebook):
     found = {"code cells": digest(*(cell.source for cell in notebooks.code_cells(notebook)))}
     modules = imported_modules(project, name, notebook)
     found |= {project.relative(path): digest(code_text(path)) for path in sorted(modules)}
+    if LITERATURE_MODULE in found and (project.root / LITERATURE_FILE).is_file():
+        found |= _declared(project, name, LITERATURE_FILE)
     found["requirements.lock"] = digest(*pins(project.lock))
     declared = notebook.metadata.get("tfp_gaps", {}).get("depends_on", [])
     if CLAIMS_MODULE in found and (project.root / CLAIMS_FILE).is_file():

@@ -37,10 +37,12 @@ def project(tmp_path):
         "tfp_gaps/exact/helper.py": "",
         "tfp_gaps/unrelated.py": "",
         "tfp_gaps/book/ledger/claims.py": "",
+        "tfp_gaps/book/literature.py": "",
         "requirements.lock": "# made by make lock\nnumpy==2.0.2 \\\n    --hash=sha256:aa\n",
         "README.md": "# Read me\n\n<!-- chapters -->\n<!-- /chapters -->\n",
         "_toc.yml": "root: second\nparts:\n- chapters:\n  - file: first\n  - file: absent\n",
         "book/claims.yml": "- {id: C01, chapter: first}\n- {id: C02, chapter: second}\n",
+        "book/literature.yml": "- {name: SRNN}\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -151,6 +153,16 @@ def test_only_the_chapters_own_claims_count(project):
     assert reasons(project, "overview") == ["book/claims.yml changed"]
     claims.write_text(claims.read_text().replace("id: C01", "id: C04"))
     assert reasons(project, "first") == ["book/claims.yml, entries of first changed"]
+
+
+def test_the_list_of_models_counts_where_its_module_is_imported(project):
+    save(project, "first", "from tfp_gaps.exact import bit")
+    save(project, "second", "from tfp_gaps.book import literature")
+    for name in ("first", "second"):
+        stamp(project, name)
+    (project.book / "literature.yml").write_text("- {name: VRNN}\n")
+    assert reasons(project, "first") == []
+    assert reasons(project, "second") == ["book/literature.yml changed"]
 
 
 def test_declared_files_and_other_chapters_count(project):

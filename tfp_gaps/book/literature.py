@@ -1,17 +1,21 @@
 """What published sequential models show their approximate posterior, read off their public code.
 
-Each entry names the conditions of q at step t, those of the true factor p(z_t | z_{<t}, x_{1:T}) in
-the model's own generative story, and the lines of code that say so, at a fixed commit. For a
-measurement on one common chain each points to one of `SCHEMES`, the conditions in terms of
-`exact.conditions`. The list is a reading of well-known work with public code, not a census.
+`book/literature.yml` holds the list, `MODELS` here. Each entry names the conditions of q at step t,
+those of the true factor p(z_t | z_{<t}, x_{1:T}) in the model's own generative story, and the lines
+of code that say so, at a fixed commit. For a measurement on one common chain each points to one of
+`SCHEMES`, the conditions in terms of `exact.conditions`. The list is a reading of well-known work
+with public code, not a census.
 """
 
+import dataclasses
+import functools
 import html
-from dataclasses import dataclass
+import re
 
 import numpy as np
 
 from tfp_gaps import _checks
+from tfp_gaps.book import files
 from tfp_gaps.exact.conditions import conditions
 
 SCHEMES = {
@@ -25,7 +29,14 @@ SCHEMES = {
 """Name of what q sees, and the rule: arguments of `exact.conditions.conditions`."""
 
 
-@dataclass(frozen=True)
+_FORMATS = {
+    "repository": (r"[\w.-]+/[\w.-]+", "owner/name"),
+    "commit": (r"[0-9a-f]{40}", "40 hexadecimal digits"),
+    "path": (r"[\w./-]+\.py", "the path of a Python file"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     """One published model.
 
@@ -55,6 +66,15 @@ class Model:
     remark: str = ""
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            pattern, wanted = _FORMATS.get(field.name, (r"(?s).*\S.*", "some text"))
+            fits = type(value) is field.type
+            if field.type is str and (value or field.default is dataclasses.MISSING):
+                fits = fits and re.fullmatch(pattern, value)
+            if not fits:
+                wanted = wanted if field.type is str else f"of type {field.type.__name__}"
+                raise ValueError(f"{field.name} must be {wanted}, but is {value!r}.")
         _checks.one_of(self.scheme, "scheme", sorted(SCHEMES))
 
     @property
@@ -79,190 +99,49 @@ class Model:
         return " and ".join(missing) or "nothing"
 
 
-DVAE = ("XiaoyuBIE1994/DVAE", "9e1fb94c27d8c712984cb7fefa358e0796931057")
-"""Seven dynamical VAEs in one code base, made for Girin et al. (2021)."""
+def load(path=None):
+    """Read and check the list of models.
 
-MODELS = (
-    Model(
-        "STORN",
-        2014,
-        "bayer2014learning",
-        "x₁…xₜ by a forward recurrence; no latents",
-        "z₁…zₜ₋₁, x₁…x_T",
-        "past, no latents",
-        *DVAE,
-        "dvae/model/storn.py",
-        "STORN.inference",
-        remark="A note in that file says that the paper's q stops at xₜ₋₁.",
-    ),
-    Model(
-        "VRNN",
-        2015,
-        "chung2015recurrent",
-        "xₜ and h(x₁…xₜ₋₁, z₁…zₜ₋₁)",
-        "z₁…zₜ₋₁, x₁…x_T",
-        "past and present",
-        *DVAE,
-        "dvae/model/vrnn.py",
-        "VRNN.forward, VRNN.inference",
-        remark="The state h also feeds the emission, which hides part of the gap.",
-    ),
-    Model(
-        "SVAE",
-        2016,
-        "johnson2016composing",
-        "x₁…x_T: Kalman smoothing with learned potentials of each xₜ",
-        "zₜ₋₁, xₜ…x_T",
-        "all",
-        "lindermanlab/SVAE-Revisited",
-        "307a11b814f61b4bd9bf9417441a696018047b25",
-        "svae/posteriors.py",
-        "LDSSVAEPosterior.infer",
-        remark="Read in the re-implementation of Zhao and Linderman (2023).",
-    ),
-    Model(
-        "SRNN",
-        2016,
-        "fraccaro2016sequential",
-        "zₜ₋₁ and a backward recurrence over (hₜ, xₜ): x₁…x_T",
-        "zₜ₋₁, x₁…x_T",
-        "all",
-        *DVAE,
-        "dvae/model/srnn.py",
-        "SRNN.inference",
-    ),
-    Model(
-        "DKF / DMM",
-        2017,
-        "krishnan2017structured",
-        "zₜ₋₁ and a backward recurrence over xₜ…x_T (R, the default)",
-        "zₜ₋₁, xₜ…x_T",
-        "all",
-        "clinicalml/structuredinference",
-        "0b583dcdacdc8377242d01cfa95b8a71bab5e6fb",
-        "stinfmodel/dkf.py",
-        "DKF._inferenceLayer, _buildLSTM",
-        remark="Options: L sees x₁…xₜ, LR all; mean_field drops zₜ₋₁.",
-    ),
-    Model(
-        "DVBF, fusion form",
-        2017,
-        "karl2017deep",
-        "zₜ₋₁, uₜ₋₁ and xₜ; z₁ from the first few observations",
-        "zₜ₋₁, uₜ₋₁…u_T, xₜ…x_T",
-        "start, then present",
-        "argmax-ai/deep-variational-bayes-filters",
-        "b162a62c0ac7cfa5d9bf5480445c9785ea82aabd",
-        "robolab/models/sequence_models/dvbf/fusion_dvbf.py",
-        "FusionDVBF._filtered_one_step, initial_state_inference",
-        is_world_model=True,
-        remark="How many observations z₁ sees is a setting, n_initial_obs; we take three.",
-    ),
-    Model(
-        "DSAE",
-        2018,
-        "li2018disentangled",
-        "x₁…x_T by a bidirectional recurrence, and the content v; no earlier z",
-        "z₁…zₜ₋₁, v, xₜ…x_T",
-        "all, no latents",
-        *DVAE,
-        "dvae/model/dsae.py",
-        "DSAE.inference",
-    ),
-    Model(
-        "DVRL",
-        2018,
-        "igl2018deep",
-        "xₜ, aₜ₋₁ and the particle's history h(x₁…xₜ₋₁, z₁…zₜ₋₁)",
-        "z₁…zₜ₋₁, x₁…x_T, a₁…a_T",
-        "past and present",
-        "maximilianigl/DVRL",
-        "723cb53adc0b2a1928e3355dd046739e9909b834",
-        "code/pf_model.py",
-        "VRNN_proposal, DVRLPolicy.encode",
-        is_world_model=True,
-        remark="Trained by a particle bound, which weighs the proposals by what follows.",
-    ),
-    Model(
-        "AVF",
-        2018,
-        "marino2018general",
-        "xₜ, x₁…xₜ₋₁ and zₜ₋₁, by gradients or errors of step t",
-        "z₁…zₜ₋₁, x₁…x_T",
-        "past and present",
-        "joelouismarino/amortized-variational-filtering",
-        "21e80fa6e632e3b4c4d5c1b54fbcb4f535e05e58",
-        "lib/models/srnn.py",
-        "SRNN._get_encoding_form",
-        remark="Filtering by design: it treats the amortisation gap.",
-    ),
-    Model(
-        "PlaNet (RSSM)",
-        2019,
-        "hafner2019learning",
-        "xₜ and h(z₁…zₜ₋₁, a₁…aₜ₋₁)",
-        "z₁…zₜ₋₁, xₜ…x_T, a₁…a_T",
-        "present",
-        "google-research/planet",
-        "0c6f7d3c56fe691da5b0a2fc62db3cb7075cfcf4",
-        "planet/models/rssm.py",
-        "RSSM._posterior",
-        is_world_model=True,
-    ),
-    Model(
-        "Dreamer (RSSM)",
-        2020,
-        "hafner2020dream",
-        "xₜ and h(z₁…zₜ₋₁, a₁…aₜ₋₁)",
-        "z₁…zₜ₋₁, xₜ…x_T, a₁…a_T",
-        "present",
-        "danijar/dreamer",
-        "8436bec77a1298d6f3effe9a235d9afd177ea6cd",
-        "models.py",
-        "RSSM.obs_step",
-        is_world_model=True,
-    ),
-    Model(
-        "RVAE",
-        2020,
-        "leglaive2020recurrent",
-        "z₁…zₜ₋₁ and a backward recurrence over xₜ…x_T",
-        "z₁…zₜ₋₁, xₜ…x_T",
-        "all",
-        *DVAE,
-        "dvae/model/rvae.py",
-        "RVAE.inference",
-        remark="The non-causal variant sees x₁…x_T, as its emission needs.",
-    ),
-    Model(
-        "VRKN, smoothing RSSM",
-        2022,
-        "becker2022uncertainty",
-        "h(z₁…zₜ₋₁, a₁…aₜ₋₁) and a backward recurrence over xₜ…x_T",
-        "z₁…zₜ₋₁, xₜ…x_T, a₁…a_T",
-        "all",
-        "pbecker93/vrkn",
-        "ec2b2192b261ad1f22a4991787bcec6c3cef5fd2",
-        "ssm_mbrl/rssm/smoothing_preprocessor.py",
-        "SmoothPreprocessor",
-        is_world_model=True,
-        remark="Made to study this; VRKN itself smooths in latent space.",
-    ),
-    Model(
-        "SIXO",
-        2022,
-        "lawson2022sixo",
-        "zₜ₋₁; the future enters by twists r(zₜ, xₜ₊₁…x_T)",
-        "zₜ₋₁, xₜ…x_T",
-        "all",
-        "lindermanlab/sixo",
-        "51e0ac255995f9cb9201eb49dd4eca81a3f3440e",
-        "models/svm.py",
-        "BackwardsTilt.tilt",
-        remark="A particle bound whose targets, not the proposals, look ahead.",
-    ),
-)
-"""Read models, by year."""
+    Args:
+      path: of the file; by default the book's own, see `files.find`.
+
+    Returns:
+      tuple of `Model`, in the order of the file, which is by year.
+
+    Raises:
+      ValueError: naming the entry and the field that is not as it should be.
+      FileNotFoundError: if the book's own file is not found.
+    """
+    path, models = files.find("literature.yml") if path is None else path, {}
+    fields = {f.name: f.default is dataclasses.MISSING for f in dataclasses.fields(Model)}
+    for number, entry in enumerate(files.read_list(path, "models"), start=1):
+        where = f"{path}, entry {number}"
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where} must be key: value pairs, but is {type(entry).__name__}.")
+        missing = [name for name, needed in fields.items() if needed and name not in entry]
+        unknown = [str(name) for name in entry if name not in fields]
+        if missing or unknown:
+            raise ValueError(
+                f"{where}: missing fields {missing}, unknown fields {unknown}. Known here: "
+                f"{', '.join(fields)}."
+            )
+        if entry["name"] in models:
+            raise ValueError(f"{where}: the name {entry['name']} was used before. Give another.")
+        try:
+            models[entry["name"]] = Model(**entry)
+        except ValueError as error:
+            raise ValueError(f"{where} ({entry['name']}): {error}") from error
+    return tuple(models.values())
+
+
+_models = functools.cache(load)
+
+
+def __getattr__(name):
+    """`MODELS`, read when first asked for: not every import is made in a checkout of the book."""
+    if name != "MODELS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _models()
 
 
 def by_name(name):
@@ -274,7 +153,7 @@ def by_name(name):
     >>> by_name("SRNN").lacks
     'nothing'
     """
-    known = {model.name: model for model in MODELS}
+    known = {model.name: model for model in _models()}
     return known[_checks.one_of(name, "model", sorted(known))]
 
 
@@ -304,7 +183,7 @@ def share(models, holds):
     Raises:
       ValueError: if there are none.
 
-    >>> share(MODELS, lambda model: model.year > 1900)
+    >>> share(load(), lambda model: model.year > 1900)
     1.0
     """
     models = list(models)
@@ -319,7 +198,7 @@ class Survey:
     HEADER = ("model", "q at step t sees", "the true factor depends on", "hidden from q")
 
     def _rows(self):
-        for model in MODELS:
+        for model in _models():
             yield model, (f"{model.name}, {model.year}", model.sees, model.needs, model.lacks)
 
     def __str__(self):

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.patches import Patch
 
 from tfp_gaps.book import literature
-from tfp_gaps.book.figures import COLOURS, WIDTH
+from tfp_gaps.book.figures import COLOURS, WIDTH, sliders
 
 USED, HIDDEN, SPARE, NEITHER = range(4)
 KINDS = {
@@ -33,27 +33,17 @@ TITLES = {
 """How a figure calls each of `literature.SCHEMES`."""
 
 _STYLE = """
-#scheme-chooser{background:#fff;color:#111;border:1px solid #999;border-radius:6px;padding:.75rem;
- max-width:42rem;box-sizing:border-box;font-size:1rem;line-height:1.4}
-#scheme-chooser *{color:#111;box-sizing:border-box}
-#scheme-chooser a{color:#0b4fa8;text-decoration:underline}
-#scheme-chooser select{font-size:1rem;padding:.3rem;margin:.2rem 0 .7rem;width:100%;background:#fff;
+#NAME a{color:#0b4fa8;text-decoration:underline}
+#NAME select{font-size:1rem;padding:.3rem;margin:.2rem 0 .7rem;width:100%;background:#fff;
  border:1px solid #555}
-#scheme-chooser svg{width:100%;max-width:30rem;height:auto;display:block;background:#fff}
-#scheme-chooser section+section{margin-top:1.5rem}
-#scheme-chooser dl{margin:.4rem 0;display:grid;grid-template-columns:auto 1fr;gap:.1rem .8rem}
-#scheme-chooser dt,#scheme-chooser dd{margin:0;font-weight:normal}
-#scheme-chooser dd{font-weight:bold;font-variant-numeric:tabular-nums}
+#NAME svg{max-width:30rem}
+#NAME section+section{margin-top:1.5rem}
 """
 
 _SCRIPT = """
-(function(){
-"use strict";
-var root=document.getElementById("scheme-chooser"),choice=root.querySelector("select");
-var parts=root.querySelectorAll("section");
+var choice=root.querySelector("select"),parts=root.querySelectorAll("section");
 function show(){for(var i=0;i<parts.length;i++){parts[i].hidden=parts[i].id!==choice.value;}}
 choice.addEventListener("change",show);show();
-})();
 """
 
 
@@ -135,26 +125,27 @@ def chooser(rows, chosen, num_timesteps=6):
         title = html.escape(f"{model.name}, {model.year}")
         options += f'<option value="scheme-{index}"{mark}>{title}</option>'
         sections += _section(index, model, measured, num_timesteps)
-    return (
-        f'<div id="scheme-chooser"><style>{_STYLE}</style>'
+    content = (
         f'<label for="scheme-model">Model</label><select id="scheme-model">{options}</select>'
-        f'<div aria-live="polite">{sections}</div></div><script>{_SCRIPT}</script>'
+        f'<div aria-live="polite">{sections}</div>'
     )
+    return sliders.widget("scheme-chooser", content, _SCRIPT, _STYLE)
 
 
 def _section(index, model, measured, num_timesteps):
-    numbers = ""
-    for label, each in measured.items():
-        row = each[model.scheme]
-        numbers += (
-            f"<dt>gap on {html.escape(label)}</dt><dd>{row.gap:.4f} nats per step</dd>"
-            f"<dt>likelihood lost by learning</dt><dd>{abs(row.loss):.4f} nats per step</dd>"
+    numbers = [
+        (what, f"{value:.4f} nats per step")
+        for label, each in measured.items()
+        for what, value in (
+            (f"gap on {label}", each[model.scheme].gap),
+            ("likelihood lost by learning", abs(each[model.scheme].loss)),
         )
+    ]
     return (
         f'<section id="scheme-{index}"><p><strong>{html.escape(model.name)}</strong> sees '
         f"{literature.marked(model.sees)}. Hidden: {html.escape(model.lacks)}. "
         f"{literature.code_link(model)}, {html.escape(model.place)}</p>"
-        f"{_svg(model, num_timesteps)}<dl>{numbers}</dl></section>"
+        f"{_svg(model, num_timesteps)}{sliders.numbers(numbers)}</section>"
     )
 
 
@@ -170,19 +161,19 @@ def _svg(model, size):
             for row, column in zip(rows, columns, strict=True)
         )
         paths += f'<path d="{outline}" fill="{colour}"/>'
-    width = 40 * size + 70
-    ends = (
-        f'<text x="44" y="{20 * size + 16}" font-size="14">z₁…z{_low(size)}</text>'
-        f'<text x="{60 + 20 * size}" y="{20 * size + 16}" font-size="14">x₁…x{_low(size)}</text>'
-        '<text x="0" y="14" font-size="14">t = 1</text>'
-        f'<text x="0" y="{20 * size - 6}" font-size="14">t = {size}</text>'
+    below, hidden = 20 * size + 16, found == HIDDEN
+    paths += (
+        sliders.text(44, below, f"z₁…z{_low(size)}", 14)
+        + sliders.text(60 + 20 * size, below, f"x₁…x{_low(size)}", 14)
+        + sliders.text(0, 14, "t = 1", 14)
+        + sliders.text(0, 20 * size - 6, f"t = {size}", 14)
     )
-    hidden = int(np.sum(found == HIDDEN))
-    return (
-        f'<svg viewBox="0 0 {width} {20 * size + 22}" role="img" aria-label="Grid of what q sees '
-        f"over {size} steps: {hidden} of {int(np.sum((found == HIDDEN) | (found == USED)))} things "
-        f'that the true factors depend on are hidden.">{paths}{ends}</svg>'
+    spoken = (
+        f"Grid of what q sees over {size} steps: {np.sum(hidden)} of "
+        f"{np.sum(hidden | (found == USED))} things that the true factors depend on "
+        f"are hidden."
     )
+    return sliders.svg(40 * size + 70, 20 * size + 22, paths, spoken)
 
 
 def _low(number):
