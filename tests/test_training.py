@@ -332,6 +332,28 @@ def test_schedule_and_epsilon_reach_the_optimiser(data, schedule, slope, epsilon
     np.testing.assert_allclose(w, np.full([1, 2], -np.sum(steps)), rtol=1e-3)
 
 
+def test_the_divergence_is_warmed_up_step_by_step(data, tmp_path):
+    # The loss is the weight itself; it goes on after an interruption where it was.
+    w = tf.Variable(tf.zeros([1, 2]))
+
+    def fit(num_warmup, **options):
+        def loss(batch, seeds, kl_weight):
+            return kl_weight + 0.0 * tf.reduce_sum(w, -1)
+
+        settings = Settings(6, 10, kl_warmup_steps=num_warmup, steps_per_call=1)
+        return training.fit(loss, [w], data, settings, seeds=[0], **options).losses[:, 0]
+
+    def kill(step, losses):
+        if step == 2:
+            raise Killed
+
+    np.testing.assert_allclose(fit(0), np.ones(6))
+    options = {"checkpoint": tmp_path / "run.npz", "checkpoint_seconds": 0.0}
+    with pytest.raises(Killed):
+        fit(4, progress=kill, **options)
+    np.testing.assert_allclose(fit(4, **options), [0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+
+
 def test_a_checkpoint_of_another_schedule_is_refused(data, tmp_path):
     path = tmp_path / "run.npz"
     finished(data, path)
