@@ -219,6 +219,16 @@ def test_the_particle_filter_needs_no_network(evaluated):
     assert shares.shape == (2, START + HORIZON) and (shares > 0.5).all() and (shares <= 1.0).all()
 
 
+def test_the_forecast_of_an_evaluation_is_of_the_test_part(evaluated):
+    # Without memory the prediction is 0: the squared error is x^2, 2.5 here and 38 in training. The
+    # mean of 500 members is off by 1.6 / sqrt(500), which leaves 2 |x| times that in one error and
+    # four of those in a mean over 40.
+    found = np.mean(evaluated.content["forecast"]["squared_error_mean"], 1)
+    truth = np.mean(evaluated.test[START:, : SIZE.num_filter] ** 2)
+    error = 2 * math.sqrt(truth) * 1.6 / math.sqrt(500) / math.sqrt(40)
+    np.testing.assert_allclose(found, truth, atol=4 * error)
+
+
 def test_a_forecast_is_scored_against_the_steps_after_the_start(linear_chain):
     # The filter reads zeros until x_START = 4, and the truth climbs by 10 a step: one step off, and
     # either the state is still at zero or the errors are those of a neighbour.

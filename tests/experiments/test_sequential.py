@@ -10,8 +10,9 @@ from tfp_gaps.data.sequences import Sequences, Splits
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
 from tfp_gaps.experiments import sequential
 from tfp_gaps.experiments.sequential import Design
-from tfp_gaps.inference.look_ahead import Path
-from tfp_gaps.models.state_space import LinearGaussianStateSpace
+from tfp_gaps.inference.look_ahead import LookAheadNetwork, Path
+from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace, StateSpace
+from tfp_gaps.networks import replica_seeds
 from tfp_gaps.training import Settings
 
 TIME, COUNT = 4, 16
@@ -96,15 +97,84 @@ def test_the_warm_up_of_the_settings_weighs_the_divergence(model):
         np.testing.assert_allclose(history.losses[:, 0], expected, rtol=1e-5)
 
 
-def test_the_warm_up_of_a_design_reaches_joint_training():
+# With networks that learn -------------------------------------------------------------------------
+
+NOISE = Sequences(np.random.default_rng(0).normal(size=[TIME, COUNT, 2]))
+SPLITS = Splits(*[NOISE] * 3, "noise")
+
+
+def design(num_warmup):
+    joint = Settings(1, 8, kl_warmup_steps=num_warmup, learning_rate=0.01, **OPTIONS)
+    return Design(2, 4, "normal", joint, Settings(2, 8, learning_rate=0.01, **OPTIONS))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return sequential.fit_jointly(SPLITS, design(4), lookahead=1, seeds=[0])
+
+
+def test_the_warm_up_of_a_design_reaches_joint_training(fitted):
     # The same first step from the same initial values; the weight of the divergence is 1 or 1/4.
     # An untrained q is not the prior: lost, the warm-up would leave the two losses equal.
-    x = np.random.default_rng(0).normal(size=[TIME, COUNT, 2])
-    splits = Splits(*[Sequences(x)] * 3, "noise")
+    other = sequential.fit_jointly(SPLITS, design(1), lookahead=1, seeds=[0])
+    assert other.history.losses[0, 0] - fitted.history.losses[0, 0] > 0.1
 
-    def first_loss(num_warmup):
-        joint = Settings(1, 8, kl_warmup_steps=num_warmup, **OPTIONS)
-        design = Design(2, 4, "normal", joint, Settings(2, 8, **OPTIONS))
-        return sequential.fit_jointly(splits, design, lookahead=1, seeds=[0]).history.losses[0, 0]
 
-    assert first_loss(1) - first_loss(4) > 0.1
+def test_joint_training_moves_the_model_and_a_fresh_network_leaves_it_alone(fitted):
+    start = StateSpace(
+        **sequential.sizes(SPLITS, design(4)),
+        emission="normal",
+        seeds=replica_seeds([0], "initial model"),
+    )
+    values = [variable.numpy().copy() for variable in fitted.model.trainable_variables]
+    for value, variable in zip(values, start.trainable_variables, strict=True):
+        # Adam's first step is the learning rate wherever there is a gradient.
+        assert np.abs(value - variable.numpy()).max() == pytest.approx(0.01, rel=0.01)
+    refit = sequential.fit_network(fitted.model, SPLITS, design(4), lookahead=None, seeds=[0])
+    assert refit.model is fitted.model and refit.network is not fitted.network
+    for value, variable in zip(values, fitted.model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert (fitted.history.steps[-1], refit.history.steps[-1]) == (1, 2)
+    assert (fitted.lookahead, refit.lookahead) == (1, None)
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_network_is_told_of_missing_values_wherever_there_are_any(part, monkeypatch):
+    parts = {"train": NOISE, "validation": NOISE, "test": NOISE}
+    monkeypatch.setattr(sequential, "fit", lambda model, network, *_, **__: network)
+
+    def network(parts):
+        splits = Splits(**parts, source="noise")
+        return sequential.fit_network(None, splits, design(1), lookahead=0, seeds=[0])
+
+    assert not network(parts).masked
+    missing = Sequences(NOISE.observations, mask=NOISE.observations > 0)
+    assert network(parts | {part: missing}).masked
+
+
+class Follower:
+    """q(z_t | .) = N(x_t, 0.1^2) under full conditions, and around zero under any other."""
+
+    sample_path = LookAheadNetwork.sample_path
+
+    def context(self, observations, *, lookahead, controls=None, mask=None):
+        return observations if lookahead is None else tf.zeros_like(observations)
+
+    def posterior(self, prior, latent, context):
+        return DiagonalNormal(context, 0.1 * tf.ones_like(context))
+
+
+def test_paths_are_drawn_for_each_sequence_from_its_own_q(linear_chain):
+    levels = np.arange(TIME * 2 * 200.0, dtype=np.float32).reshape(TIME, 2, 200, 1)
+    model, seeds = linear_chain.model(2), replica_seeds([0, 1], "draw")
+    paths, others = (
+        sequential.draw_paths(sequential.Fitted(model, Follower(), k, None), levels, seeds).numpy()
+        for k in (None, 0)
+    )
+    noise = (paths - levels) / 0.1
+    # 1600 draws: four errors of the mean and of the standard deviation, and some float32.
+    assert abs(noise.mean()) < 4 / 40 and abs(noise.std() - 1) < 4 / math.sqrt(3200)
+    assert np.abs(others).max() < 1.0
+    flat = (others / 0.1).reshape(TIME * 2, 200)
+    # Every step and replica has its own: correlations of 200 pairs vary by 1 / sqrt(200).
+    assert np.abs(np.corrcoef(flat) - np.eye(TIME * 2)).max() < 4.5 / math.sqrt(200)
