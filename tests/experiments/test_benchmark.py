@@ -17,7 +17,7 @@ from tfp_gaps.experiments.sequential import Design, Fitted
 from tfp_gaps.inference.look_ahead import LookAheadNetwork
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace
 from tfp_gaps.networks import replica_seeds
-from tfp_gaps.training import Settings
+from tfp_gaps.training import History, Settings
 
 MODULES = {"digits": digits, "traffic": traffic, "uav": uav}
 
@@ -41,6 +41,7 @@ def test_a_result_holds_what_the_chapters_read(result):
     steps -= np.sum(result["per_step"]["divergence"], 1)
     values = [entry["value"] for entry in result["estimates"]["elbo"]]
     np.testing.assert_allclose(steps, values, atol=1e-6)
+    assert ("forecast" in result) == (result["experiment"] == "uav")
     table = str(benchmark.paper_table([result]))
     assert table.splitlines()[1].startswith("1 ") and "±" in table
 
@@ -255,14 +256,15 @@ def test_a_forecast_is_scored_against_the_steps_after_the_start(linear_chain):
     )
 
 
-def test_the_fresh_network_is_trained_under_full_conditions():
+def test_the_fresh_network_is_trained_under_full_conditions(tmp_path):
     # Without look-ahead the backward direction starts afresh in every step, and its recurrent
     # kernel multiplies zeros: what has no gradient does not move.
     x = np.random.default_rng(0).normal(size=[4, 16, 2]).astype(np.float32)
     splits = Splits(*[Sequences(x)] * 3, "noise")
     options = {"num_shards": 1, "steps_per_call": 1, "jit_compile": False}
     design = Design(2, 4, "normal", Settings(1, 8, **options), Settings(2, 8, **options))
-    joint, refit = benchmark.train(splits, design, 0, [0])
+    joint, refit = benchmark.train(splits, design, 0, [0], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"joint.npz", "refit.npz"}
     start = LookAheadNetwork(
         observation_size=2,
         latent_size=2,
@@ -324,6 +326,22 @@ def test_the_advantage_of_the_first_quantity_is_less_that_of_the_other():
     found = benchmark.difference_of_advantages(FULL, PARTIAL, "elbo", "smc_fresh_full")
     assert found.value == 3.5 and found.standard_error == pytest.approx(0.5)
     assert found.kind == "seeds"
+
+
+def test_one_seed_keeps_its_error_over_the_data():
+    # Three seeds say what their spread is; one alone cannot.
+    found = benchmark.over_seeds(stored_like(0, elbo=[-10.0]), "elbo")
+    assert (found.value, found.standard_error, found.num_samples) == (-10.0, 9.0, 3)
+    assert benchmark.over_seeds(PARTIAL, "elbo").standard_error == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(("count", "kept"), [(3, 3), (200, 200), (400, 200)])
+def test_a_long_history_is_thinned_and_a_short_one_kept(count, kept):
+    steps, losses = np.arange(1, count + 1), np.zeros([count, 1])
+    history = History(steps, losses, np.zeros(1, int), 1.0, np.zeros(0, int), np.zeros([0, 1]))
+    found = benchmark._thin(history)
+    assert len(found["steps"]) == len(found["losses"]) == kept
+    assert found["steps"][:2] == [1, 1 + count // kept] and found["best_steps"] == [count]
 
 
 def test_rows_of_the_table_carry_the_look_ahead_of_their_numbers():
