@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from tests.golden import numbers
+from tests.golden.__main__ import check
 from tests.golden.cases import CASES
 from tfp_gaps.estimate import Estimate
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_small_run_gives_the_stored_numbers(name):
-    said = numbers.differences(name, numbers.read(name), numbers.compute(CASES[name]))
+    said = check(name, numbers.compute(CASES[name]))
     assert not said, "\n".join(said)
 
 
@@ -60,6 +61,15 @@ def test_elsewhere_a_number_may_differ_by_its_standard_errors():
     [said] = numbers.differences("case", content, summaries(2.0), "there")
     assert all(part in said for part in ("case", "value", "stored 1.0", "found 2.0"))
     assert numbers.differences("case", content, summaries(1.5), "here")
+
+
+def test_elsewhere_a_draw_may_be_another_one_and_a_deterministic_number_may_not():
+    content = {"provenance": {"machine": "here"}, "numbers": {"x": numbers.summarise([1, 2, 3])}}
+    found = {"x": numbers.summarise([1, 2.5, 2])}
+    assert not numbers.differences("case", content, found, "there", decides=True)
+    assert len(numbers.differences("case", content, found, "there")) == 2
+    found = {"x": numbers.summarise([7, 8, 9])}  # six away, with a combined error of .67
+    assert len(numbers.differences("case", content, found, "there", decides=True)) == 1
 
 
 def test_numbers_are_stored_whole_with_their_origin(tmp_path, monkeypatch):

@@ -417,3 +417,18 @@ CASES = {
     )
 }
 """Every case by its name, which is also that of its file."""
+DECIDING = {
+    "digits_partial",
+    "digits_full",
+    "traffic_masked",
+    "uav_controlled",
+    "blind_encoder",
+    "filters_on_the_chain",
+    "known_dynamics_of_the_hike",
+    "world_model_full",
+    "coverage_of_bounds",
+    "particle_filters",
+    "predictions",
+    "own_conjugate_model",
+}
+"""Cases in which particles are resampled, proposals accepted or actions chosen."""
