@@ -33,35 +33,37 @@ REASONS = ROOT / "tools" / "mutation.yml"
 # Modules of each group, from the root.
 GROUPS = {
     "exact": [
-        f"tfp_gaps/exact/{path.name}"
-        for path in sorted((ROOT / "tfp_gaps" / "exact").glob("[a-z]*.py"))
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "tfp_gaps" / "exact").rglob("[a-z]*.py"))
     ],
     "bounds": ["tfp_gaps/bounds.py", "tfp_gaps/static_bounds.py"],
     "gaps": ["tfp_gaps/gaps.py"],
-    "claims": ["tfp_gaps/claims.py"],
+    "claims": ["tfp_gaps/book/ledger/claims.py"],
     "training": ["tfp_gaps/training.py"],
-    "sequential": ["tfp_gaps/experiments/sequential.py"],
-    "benchmark": ["tfp_gaps/experiments/benchmark.py"],
-    "prediction": ["tfp_gaps/prediction.py"],
+    "sequential": ["tfp_gaps/book/experiments/sequential.py"],
+    "benchmark": ["tfp_gaps/book/experiments/benchmark.py"],
+    "forecasting": ["tfp_gaps/forecasting.py"],
     "filtering": ["tfp_gaps/filtering.py"],
 }
 # Where the tests of the modules of a folder are: FOLDER/module.py has TESTS[FOLDER]/test_module.py.
 TESTS = {
     "tfp_gaps": "tests",
     "tfp_gaps/exact": "tests/exact",
-    "tfp_gaps/experiments": "tests/experiments",
+    "tfp_gaps/exact/_numerics": "tests/exact/_numerics",
+    "tfp_gaps/book/experiments": "tests/book/experiments",
+    "tfp_gaps/book/ledger": "tests/book/ledger",
 }
 # Tests that stand for a module besides the file of its name, from the same folder: those of what is
 # built on it.
 ELSEWHERE = {
-    "tfp_gaps/exact/batched_bfgs.py": ["lqg_learning"],
+    "tfp_gaps/exact/_numerics/batched_bfgs.py": ["lqg_learning"],
     "tfp_gaps/exact/joint_gaussian.py": ["linear_gaussian", "conditions"],
     "tfp_gaps/exact/linear_gaussian_learning.py": ["linear_gaussian", "lqg_learning"],
     "tfp_gaps/exact/linear_gaussian_recursions.py": ["linear_gaussian", "lqg_learning"],
     "tfp_gaps/exact/lqg.py": ["lqg_learning"],
     "tfp_gaps/exact/lqg_belief.py": ["lqg_learning"],
-    "tfp_gaps/exact/quadrature.py": ["bit", "tails", "noisy_mixture"],
-    "tfp_gaps/exact/riccati.py": ["lqg", "linear_gaussian"],
+    "tfp_gaps/exact/_numerics/quadrature.py": ["bit", "tails", "noisy_mixture"],
+    "tfp_gaps/exact/_numerics/riccati.py": ["lqg", "linear_gaussian"],
 }
 BINARY = {
     ast.Add: "-",

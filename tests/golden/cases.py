@@ -12,20 +12,10 @@ from unittest import mock
 
 import numpy as np
 
-from tfp_gaps import (
-    bounds,
-    filtering,
-    own_model,
-    prediction,
-    static_bounds,
-    training,
-)
+from tfp_gaps import bounds, filtering, forecasting, measuring, static_bounds, training
 from tfp_gaps._tensorflow import tf, tfp
-from tfp_gaps.data.sequences import Sequences, Splits
-from tfp_gaps.exact import linear_gaussian as exact
-from tfp_gaps.exact.noisy_mixture import NoisyMixture
-from tfp_gaps.exact.two_sensors import TwoSensors
-from tfp_gaps.experiments import (
+from tfp_gaps.book.data.splits import Splits
+from tfp_gaps.book.experiments import (
     blind,
     coverage,
     digits,
@@ -45,11 +35,15 @@ from tfp_gaps.experiments import (
     vae,
     world_models,
 )
-from tfp_gaps.inference import families
-from tfp_gaps.inference.look_ahead import LookAheadNetwork
+from tfp_gaps.exact import linear_gaussian as exact
+from tfp_gaps.exact.noisy_mixture import NoisyMixture
+from tfp_gaps.exact.two_sensors import TwoSensors
 from tfp_gaps.models.state_space import StateSpace
 from tfp_gaps.models.vae import VAE
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors import families
+from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+from tfp_gaps.sequences import Sequences
 
 tfd = tfp.distributions
 
@@ -337,7 +331,7 @@ def predictions():
     options = {"start": 5, "horizon": 3, "num_particles": 40, "num_samples": 20, "seed": SEED}
     guides = {"bootstrap": {}, "two": {"network": network, "lookahead": 2}}
     return {
-        name: vars(prediction.evaluate(model, sequences, **options, **guide))
+        name: vars(forecasting.evaluate(model, sequences, **options, **guide))
         for name, guide in guides.items()
     }
 
@@ -383,12 +377,12 @@ def own_conjugate_model():
     joint = tfd.JointDistributionNamedAutoBatched(
         {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)}
     )
-    model = own_model.Model(joint, "x", example=0.0)
+    model = measuring.Model(joint, "x", example=0.0)
     x = np.array([0.0, 1.0, 2.0], np.float32)
-    effort = own_model.Effort(
+    effort = measuring.Effort(
         num_samples=50, search_steps=30, search_samples=4, num_chains=4, num_temperatures=10
     )
-    found = own_model.measure(
+    found = measuring.measure(
         model,
         lambda x: tfd.Normal(0.5 * x + 0.2, 0.6),
         x,

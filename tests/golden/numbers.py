@@ -29,8 +29,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfp_gaps import results, storage
+from tfp_gaps import storage
 from tfp_gaps._tensorflow import HAS_GPU
+from tfp_gaps.book import results
 
 FOLDER = Path(__file__).resolve().parent / "stored"
 WHOLE, FIRST, DIGITS = 8, 5, 9

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tfp_gaps import experiments, results, runs
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.data.sequences import Sequences, Splits
+from tfp_gaps.book import experiments, results, runs
+from tfp_gaps.book.data.splits import Splits
+from tfp_gaps.book.experiments import benchmark, digits, traffic, uav
+from tfp_gaps.book.experiments.sequential import Design, Fitted
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
-from tfp_gaps.experiments import benchmark, digits, traffic, uav
-from tfp_gaps.experiments.sequential import Design, Fitted
-from tfp_gaps.inference.look_ahead import LookAheadNetwork
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+from tfp_gaps.sequences import Sequences
 from tfp_gaps.training import History, Settings
 
 MODULES = {"digits": digits, "traffic": traffic, "uav": uav}

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.data.sequences import Sequences, Splits
+from tfp_gaps.book.data.splits import Splits
+from tfp_gaps.book.experiments import sequential
+from tfp_gaps.book.experiments.sequential import Design
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
-from tfp_gaps.experiments import sequential
-from tfp_gaps.experiments.sequential import Design
-from tfp_gaps.inference.look_ahead import LookAheadNetwork, Path
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace, StateSpace
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.look_ahead import LookAheadNetwork, Path
+from tfp_gaps.sequences import Sequences
 from tfp_gaps.training import Settings
 
 TIME, COUNT = 4, 16
