@@ -38,7 +38,9 @@ GROUPS = {
 }
 # Tests that stand for a module besides the file of its name: those of what is built on it.
 ELSEWHERE = {
-    "batched_bfgs": ["lqg_learning"],
+    "algebra": ["linear_gaussian", "lqg"],
+    "bfgs": ["linear_gaussian", "lqg_learning"],
+    "chain": ["linear_gaussian", "lqg"],
     "joint_gaussian": ["linear_gaussian", "conditions"],
     "linear_gaussian_learning": ["linear_gaussian", "lqg_learning"],
     "linear_gaussian_recursions": ["linear_gaussian", "lqg_learning"],
