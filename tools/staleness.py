@@ -1,7 +1,8 @@
 """What a chapter's outputs rest on, as digests that tell when they have gone stale.
 
 A chapter rests on its code cells; on the modules of `tfp_gaps` that those import, directly or
-through one another (found in the syntax tree, nothing is imported); on the pinned packages of
+through one another (found in the syntax tree, nothing is imported; a name that the package loads
+when it is used counts as an import of its module); on the pinned packages of
 requirements.lock; on its own entries of book/claims.yml; and on the files that its metadata names
 under `tfp_gaps.depends_on`. Comments and docstrings of a module change no output and do not count.
 """
@@ -88,13 +89,14 @@ def pins(lock):
 
 def imported_modules(project, name, notebook):
     """Return the paths of the package's modules that the code cells import, transitively."""
-    waiting = []
+    waiting, lazy = [], _lazy_names(project.root)
     for cell in notebooks.code_cells(notebook):
         source = TransformerManager().transform_cell(cell.source)
         waiting += _references(_parse(source, f"a code cell of {name}"), package="")
     found = set()
     while waiting:
-        for path in _files(project.root, waiting.pop()):
+        reference = waiting.pop()
+        for path in _files(project.root, lazy.get(reference, reference)):
             if path not in found:
                 found.add(path)
                 tree = _parse(path.read_text(encoding="utf-8"), path)
@@ -123,9 +125,26 @@ def _references(tree, package):
         elif isinstance(node, ast.ImportFrom):
             base = _import_base(node, package)
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names = [f"{node.value.id}.{node.attr}"]  # tfp_gaps.measure
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names = [node.value]  # importlib.import_module("tfp_gaps.book.experiments.digits")
         yield from (name for name in names if name.split(".")[0] == PACKAGE)
+
+
+def _lazy_names(root):
+    """Return {"tfp_gaps.name": "tfp_gaps.module"} of the names that the package loads on use."""
+    tree = _parse((root / PACKAGE / "__init__.py").read_text(encoding="utf-8"), PACKAGE)
+    tables = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_MODULES"
+    ]
+    return {
+        f"{PACKAGE}.{name}": f"{PACKAGE}.{module}"
+        for table in tables
+        for name, module in table.items()
+    }
 
 
 def _import_base(node, package):
