@@ -54,16 +54,18 @@ TESTS = {
     "tfp_gaps/book/ledger": "tests/book/ledger",
 }
 # Tests that stand for a module besides the file of its name, from the same folder: those of what is
-# built on it.
+# built on it; "../" names the folder above.
 ELSEWHERE = {
-    "tfp_gaps/exact/_numerics/batched_bfgs.py": ["lqg_learning"],
+    "tfp_gaps/exact/_numerics/algebra.py": ["../linear_gaussian", "../lqg"],
+    "tfp_gaps/exact/_numerics/bfgs.py": ["../linear_gaussian", "../lqg_learning"],
+    "tfp_gaps/exact/_numerics/quadrature.py": ["../bit", "../tails", "../noisy_mixture"],
+    "tfp_gaps/exact/_numerics/riccati.py": ["../lqg", "../linear_gaussian"],
+    "tfp_gaps/exact/chain.py": ["linear_gaussian", "lqg"],
     "tfp_gaps/exact/joint_gaussian.py": ["linear_gaussian", "conditions"],
     "tfp_gaps/exact/linear_gaussian_learning.py": ["linear_gaussian", "lqg_learning"],
     "tfp_gaps/exact/linear_gaussian_recursions.py": ["linear_gaussian", "lqg_learning"],
     "tfp_gaps/exact/lqg.py": ["lqg_learning"],
     "tfp_gaps/exact/lqg_belief.py": ["lqg_learning"],
-    "tfp_gaps/exact/_numerics/quadrature.py": ["bit", "tails", "noisy_mixture"],
-    "tfp_gaps/exact/_numerics/riccati.py": ["lqg", "linear_gaussian"],
 }
 BINARY = {
     ast.Add: "-",
@@ -217,8 +219,10 @@ class Clone:
 def tests_of(path):
     """What runs for a mutant of a module: the tests of its name, and its own examples."""
     folder, name = path.rsplit("/", 1)
-    stems = [name.removesuffix(".py"), *ELSEWHERE.get(path, [])]
-    files = [f"{TESTS[folder]}/test_{stem}.py" for stem in stems]
+    files = [f"{TESTS[folder]}/test_{name}"]
+    for other in ELSEWHERE.get(path, []):
+        above = TESTS[folder].rpartition("/")[0] if other.startswith("../") else TESTS[folder]
+        files.append(f"{above}/test_{other.removeprefix('../')}.py")
     return [path, *(file for file in files if (ROOT / file).is_file())]
 
 
