@@ -376,6 +376,8 @@ def test_prediction_follows_the_transition(world):
     np.testing.assert_allclose(means.mean(axis=(1, 2, 3, 4)), [0.9, 0.81, 0.729], atol=0.03)
     variances = means.var(axis=(1, 2, 3, 4))
     np.testing.assert_allclose(variances, [0.5, 0.905, 1.23305], rtol=0.05)
+    one = filtering.continue_from(world.model, particles, num_steps=1, seed=0).numpy()
+    np.testing.assert_array_equal(one, means[:1])
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,9 @@ def test_masked_channels_do_not_count():
 
 
 def test_root_mean_squared_error_has_the_error_of_the_derivative():
-    forecast = ensembles(np.random.default_rng(0), 50, 1000)
-    scores = forecasting.score(forecast)
+    # Errors of about 3, so that a factor stands out from a quotient.
+    made = ensembles(np.random.default_rng(0), 50, 1000)
+    scores = forecasting.score(Forecast(3.0 * made.samples, 3.0 * made.truth))
     [[rmse]] = scores.rmse()
     values = scores.squared_error[0, 0]
     assert rmse.value == pytest.approx(math.sqrt(values.mean()))
@@ -278,6 +279,8 @@ def test_fan_holds_quantiles():
     fan = forecasting.fan(Forecast(samples, np.zeros([1, 1, 1])), quantiles=(0.1, 0.5))
     assert fan.shape == (2, 1, 1, 1, 1)
     np.testing.assert_allclose(fan.ravel(), [1.0, 5.0])
+    every = forecasting.fan(Forecast(samples, np.zeros([1, 1, 1]))).ravel()
+    np.testing.assert_allclose(every, [0.5, 2.5, 5.0, 7.5, 9.5])
 
 
 @pytest.mark.parametrize(

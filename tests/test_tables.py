@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfp_gaps.tables import Table
+from tfp_gaps.tables import Table, show_markdown
 
 
 def test_cells_are_escaped_and_rows_have_headers():
@@ -14,3 +14,10 @@ def test_cells_are_escaped_and_rows_have_headers():
 def test_ragged_rows_are_refused():
     with pytest.raises(ValueError, match="every row must have 2 cells"):
         Table(["a", "b"], [[1, 2], [3]])
+
+
+def test_markdown_is_shown_as_markdown(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    show_markdown(["$k$", "gap"], [["0", "1.5"], ["1", "0.5"]])
+    assert shown[0].data == "| $k$ | gap |\n| --- | --- |\n| 0 | 1.5 |\n| 1 | 0.5 |"

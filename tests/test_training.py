@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from tfp_gaps import storage, training
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.networks import replica_normal
+from tfp_gaps.networks import replica_normal, replica_seeds
 from tfp_gaps.training import Settings
 
 
@@ -162,6 +163,9 @@ def test_batches_are_permutations_per_epoch():
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"kl_warmup_steps": -1}, "kl_warmup_steps"),
         ({"clip_norm": 0.0}, "clip_norm"),
+        ({"steps_per_call": 0}, "steps_per_call"),
+        ({"validate_every": -20}, "validate_every must be an integer and >= 0"),
+        ({"num_shards": 0}, "num_shards"),
     ],
 )
 def test_bad_settings(change, message):
@@ -209,6 +213,43 @@ def test_shards_average_to_the_whole_batch(data):
     # Float32 sums in another order, over 40 steps of Adam.
     np.testing.assert_allclose(found[1], found[0], atol=1e-5)
     np.testing.assert_allclose(found[2], found[0], atol=1e-5)
+
+
+def test_every_shard_of_every_step_has_noise_of_its_own(data):
+    # The loss is a mean of the shard's data times a draw, and is averaged over the shards.
+    w = tf.Variable(tf.zeros([1, 2]))
+
+    def loss(batch, seeds, kl_weight):
+        values = tf.reduce_mean(batch, [1, 2]) * replica_normal([], seeds)
+        return values + 0.0 * kl_weight * tf.reduce_sum(w, -1)
+
+    settings = Settings(5, 12, num_shards=3, steps_per_call=1, jit_compile=False)
+    history = training.fit(loss, [w], data, settings, seeds=[7])
+    rows = data[training.batch_indices(len(data), 12, 7, 0, 5)].reshape(5, 3, 4 * 3).mean(-1)
+    draws = [
+        replica_normal([], replica_seeds([7], "training noise", index))[0] for index in range(15)
+    ]
+    expected = (rows * np.reshape(draws, [5, 3])).mean(1)
+    np.testing.assert_allclose(history.losses[:, 0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_seconds_of_all_parts_of_a_run_add_up(data, tmp_path):
+    w, loss = quadratic([0])
+    options = {"seeds": [0], "checkpoint": tmp_path / "run.npz", "checkpoint_seconds": 0.0}
+    settings = Settings(20, 20, steps_per_call=10, jit_compile=False)
+
+    def kill(step, losses):
+        time.sleep(0.2)
+        if step == 20:
+            raise Killed
+
+    started = time.monotonic()
+    with pytest.raises(Killed):
+        training.fit(loss, [w], data, settings, progress=kill, **options)
+    # The first call is in the checkpoint; it traced the step, which takes tens of milliseconds.
+    saved = storage.read_arrays(options["checkpoint"])[1]["seconds"]
+    history = training.fit(loss, [w], data, settings, **options)
+    assert 0.01 < saved < history.seconds < time.monotonic() - started
 
 
 def test_keeps_what_was_best_on_validation_data(data, tmp_path):
@@ -330,6 +371,28 @@ def test_schedule_and_epsilon_reach_the_optimiser(data, schedule, slope, epsilon
         for t in range(40)
     ]
     np.testing.assert_allclose(w, np.full([1, 2], -np.sum(steps)), rtol=1e-3)
+
+
+def test_the_divergence_is_warmed_up_step_by_step(data, tmp_path):
+    # The loss is the weight itself; it goes on after an interruption where it was.
+    w = tf.Variable(tf.zeros([1, 2]))
+
+    def fit(num_warmup, **options):
+        def loss(batch, seeds, kl_weight):
+            return kl_weight + 0.0 * tf.reduce_sum(w, -1)
+
+        settings = Settings(6, 10, kl_warmup_steps=num_warmup, steps_per_call=1)
+        return training.fit(loss, [w], data, settings, seeds=[0], **options).losses[:, 0]
+
+    def kill(step, losses):
+        if step == 2:
+            raise Killed
+
+    np.testing.assert_allclose(fit(0), np.ones(6))
+    options = {"checkpoint": tmp_path / "run.npz", "checkpoint_seconds": 0.0}
+    with pytest.raises(Killed):
+        fit(4, progress=kill, **options)
+    np.testing.assert_allclose(fit(4, **options), [0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
 
 
 def test_a_checkpoint_of_another_schedule_is_refused(data, tmp_path):

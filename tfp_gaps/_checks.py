@@ -55,6 +55,18 @@ def positive_float(value, name, *, advice=""):
     return float(positive_array(value, name, ndim=0, advice=advice))
 
 
+def level(value):
+    """Return the level of an interval as a float, strictly between 0 and 1.
+
+    >>> level(0.9)
+    0.9
+    """
+    probability = positive_float(value, "level")
+    if probability >= 1:
+        raise ValueError(f"level must lie between 0 and 1, but is {value!r}. Use 0.9 for 90 %.")
+    return probability
+
+
 def integer(value, name, *, minimum=None, maximum=None, advice=""):
     """Return `value` as an `int` within bounds; booleans and fractions are refused.
 

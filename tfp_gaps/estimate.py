@@ -35,8 +35,6 @@ class Estimate:
 
     >>> print(Estimate(-90.2812, 0.1234, num_samples=10_000, kind="data points"))
     -90.28 ± 0.12
-    >>> print(Estimate(0.25, kind="exact"))
-    0.2500
     """
 
     value: float
@@ -61,6 +59,15 @@ class Estimate:
         if self.num_samples is not None:
             count = _checks.integer(self.num_samples, "num_samples", minimum=1)
             object.__setattr__(self, "num_samples", count)
+
+    @classmethod
+    def exact(cls, value):
+        """A number that was computed or counted without sampling: it has no error.
+
+        >>> print(Estimate.exact(0.25), Estimate(3.5, 0.5) - Estimate.exact(0.25))
+        0.2500 3.25 ± 0.50
+        """
+        return cls(float(value), kind="exact")
 
     @classmethod
     def from_samples(cls, samples, kind="Monte Carlo"):
@@ -208,6 +215,22 @@ class Estimate:
         return _with_error(self.value, self.standard_error, 0)
 
 
+def over_seeds(samples):
+    """Mean over seeds, and the standard error of that mean.
+
+    Args:
+        samples: [seeds, ...], at least two seeds; everything after the first axis is averaged.
+
+    Returns:
+        The `Estimate`, of kind "seeds".
+
+    >>> print(over_seeds([[1.0, 3.0], [2.0, 4.0], [3.0, 5.0]]))
+    3.00 ± 0.58
+    """
+    by_seed = np.mean(np.reshape(samples, [len(samples), -1]), axis=1)
+    return Estimate.from_samples(by_seed, kind="seeds")
+
+
 def paired_difference(a_samples, b_samples, kind="data points"):
     """Mean of a_i - b_i and its standard error, for two quantities measured on the same data.
 
@@ -251,7 +274,7 @@ def _as_estimate(other):
     """Return an `Estimate`, exact if `other` is a plain number, or None."""
     if isinstance(other, Estimate):
         return other
-    return Estimate(float(other), kind="exact") if isinstance(other, numbers.Real) else None
+    return Estimate.exact(other) if isinstance(other, numbers.Real) else None
 
 
 def _joint_kind(a, b):

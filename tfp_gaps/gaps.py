@@ -154,7 +154,7 @@ def _check_lengths(values):
 def _difference(first, second, kind):
     """Paired where both are vectors; a number has no error."""
     if first is second or (first.ndim == second.ndim == 0):
-        return Estimate(float(np.mean(first) - np.mean(second)), kind="exact")
+        return Estimate.exact(np.mean(first) - np.mean(second))
     if first.ndim == second.ndim:
         return paired_difference(first, second, kind=kind)
     return _mean(first, kind) - _mean(second, kind)
@@ -162,5 +162,5 @@ def _difference(first, second, kind):
 
 def _mean(values, kind):
     if values.ndim == 0:
-        return Estimate(float(values), kind="exact")
+        return Estimate.exact(values)
     return Estimate.from_samples(values, kind=kind)

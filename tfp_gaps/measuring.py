@@ -376,7 +376,7 @@ def _report(bounds, errors, evidence, is_shared, basis):
         for key, name in names.items()
     }
     top = Estimate(float(evidence[0][0]), float(evidence[1][0]), kind="Monte Carlo")
-    nothing = Estimate(0.0, kind="exact")
+    nothing = Estimate.exact(0.0)
     last = given.get("best_shared", given["best_per_datum"])
     return GapReport(
         top,

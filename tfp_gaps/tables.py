@@ -48,3 +48,20 @@ class Table:
             for row in self.rows
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def show_markdown(header, rows):
+    """Show a table whose cells are strings of Markdown, such as mathematics, in a notebook."""
+    from IPython.display import Markdown, display
+
+    lines = [header, ["---"] * len(header), *rows]
+    display(Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines)))
+
+
+def percent(share):
+    """A share as a text writes it.
+
+    >>> percent(0.254)
+    '25 %'
+    """
+    return f"{100 * share:.0f} %"

@@ -21,7 +21,7 @@ import finishing
 import notebooks
 import staleness
 from notebooks import ChapterError, Project
-from tfp_gaps.book.ledger import claims
+from tfp_gaps.book.ledger import claims, scorecard
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -132,12 +132,11 @@ def _check(project, options):
 
 
 def _summary(project, options):
-    ledger = claims.load(project.book / "claims.yml")
     try:
-        rows = claims.scorecard_rows(ledger, claims.collect(project.book))
+        rows = scorecard.rows(project.book)
     except claims.ClaimsError as error:
         raise ChapterError(str(error)) from error
-    print(claims.summary_line(rows))
+    print(scorecard.summary_line(rows))
     return 0
 
 

@@ -30,22 +30,42 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULT = ROOT / "tools" / "mutation.json"
 REASONS = ROOT / "tools" / "mutation.yml"
 
+# Modules of each group, from the root.
 GROUPS = {
-    "exact": [path.name for path in sorted((ROOT / "tfp_gaps" / "exact").glob("[a-z]*.py"))],
-    "bounds": ["bounds.py", "static_bounds.py"],
-    "gaps": ["gaps.py"],
-    "claims": ["claims.py"],
+    "exact": [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "tfp_gaps" / "exact").rglob("[a-z]*.py"))
+    ],
+    "bounds": ["tfp_gaps/bounds.py", "tfp_gaps/static_bounds.py"],
+    "gaps": ["tfp_gaps/gaps.py"],
+    "claims": ["tfp_gaps/book/ledger/claims.py"],
+    "training": ["tfp_gaps/training.py"],
+    "sequential": ["tfp_gaps/book/experiments/sequential.py"],
+    "benchmark": ["tfp_gaps/book/experiments/benchmark.py"],
+    "forecasting": ["tfp_gaps/forecasting.py"],
+    "filtering": ["tfp_gaps/filtering.py"],
 }
-# Tests that stand for a module besides the file of its name: those of what is built on it.
+# Where the tests of the modules of a folder are: FOLDER/module.py has TESTS[FOLDER]/test_module.py.
+TESTS = {
+    "tfp_gaps": "tests",
+    "tfp_gaps/exact": "tests/exact",
+    "tfp_gaps/exact/_numerics": "tests/exact/_numerics",
+    "tfp_gaps/book/experiments": "tests/book/experiments",
+    "tfp_gaps/book/ledger": "tests/book/ledger",
+}
+# Tests that stand for a module besides the file of its name, from the same folder: those of what is
+# built on it; "../" names the folder above.
 ELSEWHERE = {
-    "batched_bfgs": ["lqg_learning"],
-    "joint_gaussian": ["linear_gaussian", "conditions"],
-    "linear_gaussian_learning": ["linear_gaussian", "lqg_learning"],
-    "linear_gaussian_recursions": ["linear_gaussian", "lqg_learning"],
-    "lqg": ["lqg_learning"],
-    "lqg_belief": ["lqg_learning"],
-    "quadrature": ["bit", "tails", "noisy_mixture"],
-    "riccati": ["lqg", "linear_gaussian"],
+    "tfp_gaps/exact/_numerics/algebra.py": ["../linear_gaussian", "../lqg"],
+    "tfp_gaps/exact/_numerics/bfgs.py": ["../linear_gaussian", "../lqg_learning"],
+    "tfp_gaps/exact/_numerics/quadrature.py": ["../bit", "../tails", "../noisy_mixture"],
+    "tfp_gaps/exact/_numerics/riccati.py": ["../lqg", "../linear_gaussian"],
+    "tfp_gaps/exact/chain.py": ["linear_gaussian", "lqg"],
+    "tfp_gaps/exact/joint_gaussian.py": ["linear_gaussian", "conditions"],
+    "tfp_gaps/exact/linear_gaussian_learning.py": ["linear_gaussian", "lqg_learning"],
+    "tfp_gaps/exact/linear_gaussian_recursions.py": ["linear_gaussian", "lqg_learning"],
+    "tfp_gaps/exact/lqg.py": ["lqg_learning"],
+    "tfp_gaps/exact/lqg_belief.py": ["lqg_learning"],
 }
 BINARY = {
     ast.Add: "-",
@@ -196,27 +216,22 @@ class Clone:
             target.write_text(original, encoding="utf-8")
 
 
-def module_path(group, name):
-    """Path of a module of a group, from the root."""
-    folder = "tfp_gaps/exact" if group == "exact" else "tfp_gaps"
-    return f"{folder}/{name}"
-
-
-def tests_of(group, name):
+def tests_of(path):
     """What runs for a mutant of a module: the tests of its name, and its own examples."""
-    stem = name.removesuffix(".py")
-    folder = "tests/exact" if group == "exact" else "tests"
-    stems = [stem, *ELSEWHERE.get(stem, [])]
-    files = [f"{folder}/test_{each}.py" for each in stems]
-    return [module_path(group, name), *(file for file in files if (ROOT / file).is_file())]
+    folder, name = path.rsplit("/", 1)
+    files = [f"{TESTS[folder]}/test_{name}"]
+    for other in ELSEWHERE.get(path, []):
+        above = TESTS[folder].rpartition("/")[0] if other.startswith("../") else TESTS[folder]
+        files.append(f"{above}/test_{other.removeprefix('../')}.py")
+    return [path, *(file for file in files if (ROOT / file).is_file())]
 
 
 def draw(group, count, seed):
     """Draw mutants of a group without replacement; returns them and how many there are."""
     everything = [
-        (name, *mutant)
-        for name in GROUPS[group]
-        for mutant in mutants((ROOT / module_path(group, name)).read_text(encoding="utf-8"))
+        (path, *mutant)
+        for path in GROUPS[group]
+        for mutant in mutants((ROOT / path).read_text(encoding="utf-8"))
     ]
     chosen = random.Random(f"{group} {seed}").sample(everything, min(count, len(everything)))
     return chosen, len(everything)
@@ -226,19 +241,18 @@ def examine(group, count, seed, clones, jobs):
     """Try the drawn mutants of a group; returns what is stored of it."""
     chosen, total = draw(group, count, seed)
     limits = {}
-    for name in sorted({mutant[0] for mutant in chosen}):
-        outcome, seconds = clones[0].run(tests_of(group, name), None)
+    for path in sorted({mutant[0] for mutant in chosen}):
+        outcome, seconds = clones[0].run(tests_of(path), None)
         if outcome != "survived":
-            raise SystemExit(f"The tests of {name} should pass before anything is broken.")
-        limits[name] = 4 * seconds + 20
+            raise SystemExit(f"The tests of {path} should pass before anything is broken.")
+        limits[path] = 4 * seconds + 20
     free = list(clones)
 
     def attempt(mutant):
-        name, line, before, after, changed = mutant
+        path, line, before, after, changed = mutant
         clone = free.pop()
         try:
-            path = module_path(group, name)
-            outcome, _ = clone.attempt(path, changed, tests_of(group, name), limits[name])
+            outcome, _ = clone.attempt(path, changed, tests_of(path), limits[path])
         finally:
             free.append(clone)
         print(f"{path}:{line}: {before} -> {after}: {outcome}", flush=True)

@@ -16,7 +16,7 @@ import staleness
 from checks import MAXIMUM_GIGABYTES, MAXIMUM_SECONDS
 from finishing import title
 from notebooks import Project, write_text
-from tfp_gaps.book.ledger import claims
+from tfp_gaps.book.ledger import claims, scorecard
 
 FOLDER = "_generated"
 # The packages that a result can depend on, or a page; the lock holds the others.
@@ -37,9 +37,7 @@ def write(root):
     project = Project(root)
     if not (project.book / "claims.yml").is_file():
         return
-    rows = claims.scorecard_rows(
-        claims.load(project.book / "claims.yml"), claims.collect(project.book)
-    )
+    rows = scorecard.rows(project.book)
     parts = {
         "verdicts": verdicts(project, rows),
         "held": held(rows),
@@ -84,14 +82,14 @@ def verdicts(project, rows):
         cells.append(["no chapter yet", *_counts(others)])
     cells.append(["**all**", *_counts(rows)])
     return [
-        f"> **{claims.summary_line(rows)}**",
+        f"> **{scorecard.summary_line(rows)}**",
         "",
         *table(["chapter", *claims.VERDICTS], cells),
     ]
 
 
 def _counts(rows):
-    return list(claims.verdict_totals(rows).values())
+    return list(scorecard.verdict_totals(rows).values())
 
 
 def held(rows):

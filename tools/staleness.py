@@ -41,7 +41,7 @@ def inputs(project, name, notebook):
     found["requirements.lock"] = digest(*pins(project.lock))
     declared = notebook.metadata.get("tfp_gaps", {}).get("depends_on", [])
     if CLAIMS_MODULE in found and (project.root / CLAIMS_FILE).is_file():
-        declared = [*declared, CLAIMS_FILE]
+        found[f"{CLAIMS_FILE}, entries of {name}"] = digest(_claims_of(project, name))
     for pattern in declared:
         found |= _declared(project, name, pattern)
     return found
@@ -212,9 +212,7 @@ def _declared(project, name, pattern):
     found = {}
     for path in paths:
         key = project.relative(path)
-        if key == CLAIMS_FILE:
-            found[f"{key}, entries of {name}"] = digest(_claims_of(path, name))
-        elif path.suffix == ".ipynb":
+        if path.suffix == ".ipynb":
             if path != project.path(name):
                 records = notebooks.claim_records(notebooks.read(path))
                 found[f"{key}, claim records"] = digest(json.dumps(records, sort_keys=True))
@@ -223,11 +221,12 @@ def _declared(project, name, pattern):
     return found
 
 
-def _claims_of(path, name):
-    """Return the entries of the chapter as text; of a chapter without its own, all of them."""
+def _claims_of(project, name):
+    """Return the entries of the chapter as text."""
+    path = project.root / CLAIMS_FILE
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
         own = [entry for entry in entries if entry["chapter"] == name]
     except (yaml.YAMLError, TypeError, KeyError) as error:
         raise ChapterError(f"{path} is not a list of claims: {error}. Correct it first.") from error
-    return json.dumps(own or entries, sort_keys=True)
+    return json.dumps(own, sort_keys=True)

@@ -50,6 +50,28 @@ def test_nan_is_never_stored(tmp_path, origin):
     assert not (tmp_path / "r.json").exists()
 
 
+def test_the_results_of_a_variant_are_found_in_the_order_of_their_names(
+    tmp_path, origin, monkeypatch
+):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    folder = tmp_path / "vae/book/digits-flow"
+    for name in ("seed1", "seed0", "other"):
+        results.save(folder / f"{name}.json", {"name": name}, origin)
+    found = results.stored("vae", "book", "digits-flow", names="seed*.json", options="--seeds 0")
+    assert [result["name"] for result in found] == ["seed0", "seed1"]
+    with pytest.raises(results.ResultError, match="run vae --scale paper --seeds 0 --variant x$"):
+        results.stored("vae", "paper", "x", options="--seeds 0")
+    with pytest.raises(ValueError, match="scale"):
+        results.stored("vae", "huge", options="--seeds 0")
+
+
+def test_a_phase_is_told_its_checkpoint_and_its_bar(tmp_path):
+    options = results.training_options(str(tmp_path), lambda *phase: phase, "joint", 30)
+    assert options == {"checkpoint": tmp_path / "joint.npz", "progress": ("joint", 30)}
+    none = {"checkpoint": None, "progress": None}
+    assert results.training_options(None, None, "joint", 30) == none
+
+
 def test_committed_results_are_whole():
     paths = runs.stored_paths()
     assert paths

@@ -125,9 +125,8 @@ def test_a_step_follows_the_gradient_of_the_elbo(family):
     gradient = optimize.approx_fprime(start, loss, 1e-7)
     # The diagonal of the factor moves in its logarithm, which scales its gradient twice.
     gradient[is_diagonal] *= start[is_diagonal] ** 2
-    problem = four_gaps._Problem(
-        WORLD.posterior_precision(), WORLD._filter_gain(), WORLD._seen_covariance(), mask
-    )
+    precision, gain = WORLD.posterior_precision(), WORLD._filter_gain()
+    problem = precision, gain, WORLD._seen_covariance(), mask
     rate = 1e-6
     moved = four_gaps._step(*unpack(start), problem, rate)
     moved = np.concatenate([moved[0].ravel(), moved[1].ravel(), moved[2][mask > 0]])

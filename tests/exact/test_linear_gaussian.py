@@ -15,6 +15,7 @@ import scipy.optimize
 from tfp_gaps.exact import linear_gaussian as lg
 from tfp_gaps.exact import linear_gaussian_learning as learning
 from tfp_gaps.exact import linear_gaussian_recursions as recursions
+from tfp_gaps.exact._numerics import bfgs
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
 
 # Float64 with condition numbers below about 1e6: what is left of 1e-16 is 1e-10 or better.
@@ -780,7 +781,7 @@ def test_complex_step_gradient_matches_central_differences(state_size, observati
         return recursions.bound(padded, predicted, judged, 5, 1)
 
     vector = space.vector(model)
-    value, gradient = learning.value_and_gradient(objective, vector)
+    value, gradient = bfgs.complex_step(objective, vector)
     assert value == pytest.approx(lg.population_elbo(data, model, 5, 1), rel=1e-7)
     steps = 1e-5 * np.eye(len(vector))
     numerical = [(objective(vector + h) - objective(vector - h)) / 2e-5 for h in steps]
@@ -956,8 +957,8 @@ UNDETECTABLE = LinearGaussian(1.1, 0.1, 0.0, 1.0, 0.5)
             ),
             "a covariance is singular",
         ),
-        (lambda: lg.online_filter(MODEL).coverage(1.0), "probability below 1"),
-        (lambda: lg.online_filter(MODEL).coverage(0.0), "nominal must be greater than zero"),
+        (lambda: lg.online_filter(MODEL).coverage(1.0), "level must lie between 0 and 1"),
+        (lambda: lg.online_filter(MODEL).coverage(0.0), "level must be greater than zero"),
         (lambda: lg.online_filter(MODEL, 0), "num_timesteps"),
         (lambda: lg.prediction(MODEL, MODEL, 0, [1]), "context"),
         (lambda: lg.prediction(MODEL, MODEL, 3, [0]), "horizon"),

@@ -292,7 +292,7 @@ def test_simulation_is_reproducible():
         ({"transition": np.nan}, "transition must be finite"),
         ({"control": np.ones((2, 1))}, "control must have one row per state"),
         ({"control": np.ones(1)}, "control must be a matrix"),
-        ({"emission": np.ones((1, 2))}, "emission must have 1 column"),
+        ({"emission": np.ones((1, 2))}, "emission must have one column per state"),
         ({"emission_cov": -1.0}, "emission_cov must be positive semi-definite"),
         ({"transition_cov": np.eye(2)}, "transition_cov must have shape"),
         ({"state_cost": -1.0}, "state_cost must be positive semi-definite"),

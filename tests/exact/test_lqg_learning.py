@@ -514,14 +514,3 @@ def test_starts_are_what_their_names_say():
     _, innovation, _ = linear_gaussian_learning.pooled_regression(data, 6, order=1)
     np.testing.assert_allclose(starts["autoregression"].emission_cov, little * innovation)
     assert not np.allclose(starts["random 1"].transition, truth.transition)
-
-
-def test_a_singular_trial_does_not_spoil_its_neighbours():
-    def objective(steps):
-        if np.any(np.abs(steps.real) > 9):
-            raise np.linalg.LinAlgError("singular")
-        return np.sum(steps**2, axis=-1)
-
-    values, gradients = learning._loss(objective, np.array([[1.0, 2.0], [10.0, 0.0], [3.0, 0.0]]))
-    np.testing.assert_allclose(values, [-5.0, np.inf, -9.0])
-    np.testing.assert_allclose(gradients, [[-2.0, -4.0], [0.0, 0.0], [-6.0, 0.0]])

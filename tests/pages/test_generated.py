@@ -8,8 +8,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import pages
 from notebooks import Project, code_cells, read
-from tfp_gaps.book.ledger import claims
-from tfp_gaps.book.ledger.claims import Claim, Criterion, Record, Row
+from tfp_gaps.book.ledger import claims, scorecard
+from tfp_gaps.book.ledger.claims import Claim, Criterion, Record
+from tfp_gaps.book.ledger.scorecard import Row
 from tfp_gaps.estimate import Estimate
 
 PROJECT = Project(pathlib.Path(__file__).resolve().parents[2])
@@ -41,7 +42,7 @@ def project(tmp_path):
 def test_verdicts_are_counted_by_chapter(project):
     rows = [row("C01", 3.0), row("C02", 1.1), row("C03", None, chapter=None)]
     lines = pages.verdicts(project, rows)
-    assert lines[0] == f"> **{claims.summary_line(rows)}**"
+    assert lines[0] == f"> **{scorecard.summary_line(rows)}**"
     assert lines[-3:] == [
         "| [Sums](sums.ipynb) | 1 | 0 | 1 | 0 |",
         "| no chapter yet | 0 | 0 | 0 | 1 |",

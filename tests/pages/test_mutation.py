@@ -3,6 +3,7 @@
 import ast
 import pathlib
 
+import pytest
 import yaml
 
 import mutation
@@ -46,6 +47,20 @@ def test_a_mutant_differs_in_its_place_only():
 def test_the_same_seed_draws_the_same_ones():
     assert mutation.draw("gaps", 5, 0) == mutation.draw("gaps", 5, 0)
     assert mutation.draw("gaps", 5, 0) != mutation.draw("gaps", 5, 1)
+
+
+@pytest.mark.parametrize("group", mutation.GROUPS)
+def test_every_module_of_a_group_has_tests(group):
+    for path in mutation.GROUPS[group]:
+        own, *files = mutation.tests_of(path)
+        assert own == path and (mutation.ROOT / path).is_file()
+        # None is dropped for a wrong name.
+        assert len(files) >= max(1, len(mutation.ELSEWHERE.get(path, [])))
+
+
+def test_what_stands_for_a_module_belongs_to_a_group():
+    known = {path for paths in mutation.GROUPS.values() for path in paths}
+    assert set(mutation.ELSEWHERE) <= known
 
 
 def test_a_survivor_finds_its_reason(tmp_path):

@@ -69,7 +69,7 @@ def test_metadata_are_nobodys(chapter):
 
 def decides_claims(name):
     cells = notebooks.code_cells(notebooks.read(PROJECT.path(name)))
-    return any("Ledger(" in cell.source for cell in cells)
+    return any("ledger.record(" in cell.source for cell in cells)
 
 
 @pytest.mark.parametrize("chapter", list(filter(decides_claims, CHAPTERS)), indirect=True)

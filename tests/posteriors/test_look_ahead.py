@@ -163,6 +163,32 @@ def test_a_masked_network_tells_missing_from_zero_and_ignores_what_is_missing():
         plain.context(tf.constant(x), lookahead=1, mask=mask)
 
 
+@pytest.mark.parametrize("lookahead", [0, 1, None])
+def test_a_mask_lets_no_later_observation_into_q(lookahead):
+    # Neither what was observed after t + k nor whether it was may move q(z_t | z_{t-1}, C_t): the
+    # derivative is exactly zero. What was observed until then moves it, what is missing does not.
+    sizes = {"observation_size": CHANNELS, "latent_size": LATENT, "hidden_size": 8}
+    network = LookAheadNetwork(**sizes, masked=True, seeds=replica_seeds([0], "network"))
+    model, _ = build()
+    x = observations()
+    seen = np.ones(x.shape, np.float32)
+    seen[2, :, :, 1] = seen[5, :, 0] = 0.0
+    mask = tf.constant(seen)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([x, mask])
+        context = network.context(x, lookahead=lookahead, mask=mask)
+        path = network.sample_path(model, context, noise())
+        steps = tf.unstack(tf.reduce_sum(path.latents, [1, 2, 3]))
+        costs = tf.unstack(tf.reduce_sum(path.divergence, [1, 2]))
+    k = TIME - 1 if lookahead is None else lookahead
+    for t in range(TIME):
+        for target in (steps[t], costs[t]):
+            by_value, by_mask = (gradient.numpy() for gradient in tape.gradient(target, [x, mask]))
+            assert not by_value[t + k + 1 :].any() and not by_mask[t + k + 1 :].any()
+            assert by_value[: t + k + 1][seen[: t + k + 1] == 1.0].all()
+            assert not by_value[seen == 0.0].any()
+
+
 # Run as a filter, and relative to the prior -------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 
 from tfp_gaps import storage
+from tfp_gaps.book import scales
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "results"
@@ -131,6 +132,48 @@ def load(path):
             f"edited. Make it again: {content['provenance']['command']}"
         )
     return content
+
+
+def stored(experiment, scale, variant="", *, names="*.json", options):
+    """Read the committed results of an experiment, in the order of their names.
+
+    Args:
+      experiment: one of `runs.NAMES`.
+      scale: "smoke", "book" or "paper".
+      variant: as the experiment knows it.
+      names: pattern of the files.
+      options: what follows the scale and precedes the variant in a command that makes them.
+
+    Returns:
+      list of at least one dict, as from `load`.
+
+    Raises:
+      ResultError: if there are none, or one is incomplete or altered.
+    """
+    folder = FOLDER / experiment / scales.check(scale) / variant
+    paths = sorted(folder.glob(names))
+    if not paths:
+        command = f"tfp-gaps run {experiment} --scale {scale} {options}"
+        raise ResultError(
+            f"expected stored results {names} in {folder}, but found none. Make them: "
+            + (f"{command} --variant {variant}" if variant else command)
+        )
+    return [load(path) for path in paths]
+
+
+def training_options(folder, progress, phase, num_steps):
+    """What `training.fit` is told in one phase of a run: its checkpoint, and whom it reports to.
+
+    Args:
+      folder: of the run's checkpoints, or None.
+      progress: callable (phase, num_steps) -> progress callback of `training.fit`, or None.
+      phase: name of the checkpoint and of the bar.
+      num_steps: length of the bar.
+    """
+    return {
+        "checkpoint": None if folder is None else Path(folder) / f"{phase}.npz",
+        "progress": None if progress is None else progress(phase, num_steps),
+    }
 
 
 def _text(content):

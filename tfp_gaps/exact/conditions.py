@@ -17,6 +17,7 @@ over A, which starts at the posterior's own a V_t / Q: where each step sees at l
 before has seen, this start is the answer, because z_{t-1} then says nothing new about the future.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -92,7 +93,7 @@ def conditions(num_timesteps, *, first=None, last=0, latents="previous", start=N
     return Conditions(seen, (other < step) & (other >= step - reach))
 
 
-class Best(NamedTuple):
+class ConditionedQ(NamedTuple):
     """The best q under some conditions.
 
     latent_weights: A, [T, T].
@@ -117,7 +118,7 @@ def best(data_model, model, seen, start=None):
       start: A to start the search from, [T, T]; None for the posterior's own.
 
     Returns:
-      `Best`.
+      `ConditionedQ`.
 
     Raises:
       ValueError: if a model is not scalar, or the conditions do not fit together.
@@ -210,19 +211,14 @@ def learn(data_model, seen):
     (0.31, True)
     """
     _check(data_model, data_model, seen)
-    memory = data_model.transition.item()
-    variances = [
-        matrix.item()
-        for matrix in (data_model.transition_cov, data_model.emission_cov, data_model.initial_cov)
-    ]
-    process, sensor, initial = variances
+    memory, process, _, sensor, initial = _scalars(data_model)
     starts = (
         (memory, process, sensor, initial),
         (memory / 2, process + sensor, 1e-3 * sensor, initial + sensor),
         (memory, 1e-2 * process, sensor, initial),
     )
     # Wide limits, for the search's first steps can be far too long.
-    limits = np.log(np.array([1e-9, 1e3]) * sum(variances))
+    limits = np.log(np.array([1e-9, 1e3]) * (process + sensor + initial))
     ends = [_climb(data_model, seen, start, limits) for start in starts]
     return min(ends, key=lambda end: end[1])[0]
 
@@ -253,6 +249,11 @@ def _climb(data_model, seen, start, limits):
     return _chain(data_model, end.x), end.fun
 
 
+def _scalars(model):
+    """a, Q, c, R, P_0."""
+    return (getattr(model, field.name).item() for field in dataclasses.fields(model))
+
+
 def _chain(data_model, parameters):
     memory, *logs = parameters
     process, sensor, initial = np.exp(logs)
@@ -268,10 +269,7 @@ def _score(data_model, model, found):
     mean = reach @ found.observation_weights
     observed = _observation_covariance(data_model, size)
     second = (reach * found.variances) @ reach.T + mean @ observed @ mean.T
-    memory, emission = model.transition.item(), model.emission.item()
-    process, sensor, initial = (
-        matrix.item() for matrix in (model.transition_cov, model.emission_cov, model.initial_cov)
-    )
+    memory, process, emission, sensor, initial = _scalars(model)
     power = np.trace(second[:-1, :-1])
     lagged = np.trace(second[1:, :-1])
     moves = np.trace(second[1:, 1:]) - 2 * memory * lagged + memory**2 * power
@@ -300,10 +298,9 @@ class _World(NamedTuple):
 
     @classmethod
     def of(cls, data_model, model, size):
-        memory, emission = model.transition.item(), model.emission.item()
-        process, sensor = model.transition_cov.item(), model.emission_cov.item()
+        memory, process, emission, sensor, initial = _scalars(model)
         diagonal = np.full(size, emission**2 / sensor + 1 / process)
-        diagonal[0] += 1 / model.initial_cov.item() - 1 / process
+        diagonal[0] += 1 / initial - 1 / process
         diagonal[:-1] += memory**2 / process
         beside = np.full(size - 1, -memory / process)
         precision = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
@@ -315,14 +312,14 @@ class _World(NamedTuple):
 
 def _observation_covariance(model, size):
     """Cov(x_{1:T}), [T, T]."""
-    memory, initial = model.transition.item(), model.initial_cov.item()
+    memory, process, emission, sensor, initial = _scalars(model)
     variances = [initial]
     for _ in range(size - 1):
-        variances.append(memory**2 * variances[-1] + model.transition_cov.item())
+        variances.append(memory**2 * variances[-1] + process)
     step = np.arange(size)
     ago = np.abs(step[:, np.newaxis] - step)
     states = np.array(variances)[np.minimum(step[:, np.newaxis], step)] * memory**ago
-    return model.emission.item() ** 2 * states + model.emission_cov.item() * np.eye(size)
+    return emission**2 * states + sensor * np.eye(size)
 
 
 def _profile(world, seen, weights):
@@ -343,7 +340,7 @@ def _profile(world, seen, weights):
     log_dets = np.sum(np.log(np.diag(kept))) - np.linalg.slogdet(world.precision)[1]
     divergence = 0.5 * (log_dets + np.trace(kept @ off @ world.observed @ off.T))
     gradient = kept @ (spread - target @ world.observed @ observation_weights.T) @ reach.T
-    return Best(weights, observation_weights, variances, float(divergence)), gradient
+    return ConditionedQ(weights, observation_weights, variances, float(divergence)), gradient
 
 
 def _check(data_model, model, seen):

@@ -19,6 +19,7 @@ import numpy as np
 from scipy import linalg
 
 from tfp_gaps import _checks
+from tfp_gaps.exact.factor_analysis import FactorAnalysis
 
 _LOG_2PI = math.log(2 * math.pi)
 FAMILIES = ("factorised", "full covariance")
@@ -41,15 +42,6 @@ class Parts(NamedTuple):
     capacity: float
     optimisation: float
     elbo: float
-
-
-class _Problem(NamedTuple):
-    """What a step of gradient descent needs to know of the expected ELBO."""
-
-    precision: np.ndarray
-    gain: np.ndarray
-    seen_covariance: np.ndarray
-    mask: np.ndarray
 
 
 class FourGaps:
@@ -82,14 +74,15 @@ class FourGaps:
             )
         self._emission = np.concatenate([self.emission_seen, self.emission_unseen])
         self._noise = np.concatenate([self.noise_seen, self.noise_unseen])
+        self._whole = FactorAnalysis(self._emission, self._noise)
 
     def posterior_precision(self):
         """Precision of p(z | c, c'), shape [latents, latents]."""
-        return _precision(self._emission, self._noise)
+        return self._whole.posterior_precision()
 
     def filter_covariance(self):
         """Covariance of p(z | c), shape [latents, latents]."""
-        return _inverse(_precision(self.emission_seen, self.noise_seen))
+        return FactorAnalysis(self.emission_seen, self.noise_seen).posterior_covariance()
 
     def expected_evidence(self):
         """E ln p(c, c') in nats per datum, from the joint normal of all readings."""
@@ -129,8 +122,7 @@ class FourGaps:
         Returns:
             `GaussianQ`.
         """
-        precision = self.posterior_precision()
-        gain = _inverse(precision) @ (self._emission / self._noise[:, None] ** 2).T
+        gain = self._whole.posterior_covariance() @ (self._emission / self._noise[:, None] ** 2).T
         num_seen = self.noise_seen.size
         return GaussianQ(gain[:, :num_seen], gain[:, num_seen:], self._covariance(family))
 
@@ -186,9 +178,8 @@ class FourGaps:
             np.eye(self.num_latents),
         )
         mask = np.eye(self.num_latents) if family == "factorised" else np.tri(self.num_latents)
-        problem = _Problem(
-            self.posterior_precision(), self._filter_gain(), self._seen_covariance(), mask
-        )
+        precision, gain = self.posterior_precision(), self._filter_gain()
+        problem = precision, gain, self._seen_covariance(), mask
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(num_steps):
                 state = _step(*state, problem, learning_rate)
@@ -198,8 +189,7 @@ class FourGaps:
                 f"{learning_rate:g}. Use a smaller learning rate."
             )
         decoder, encoder, cholesky = state
-        unseen = np.zeros((self.num_latents, self.noise_unseen.size))
-        return GaussianQ(decoder @ encoder, unseen, cholesky @ cholesky.T)
+        return self._blind(decoder @ encoder, family)._replace(covariance=cholesky @ cholesky.T)
 
     def decompose(self, width, num_steps, *, learning_rate=0.02, family="factorised", seed=0):
         """Split evidence - ELBO of a trained network into its four parts.
@@ -218,10 +208,7 @@ class FourGaps:
             width, num_steps, learning_rate=learning_rate, family=family, seed=seed
         )
         precision = self.posterior_precision()
-        approximation = 0.0
-        if family == "factorised":
-            log_determinant = np.linalg.slogdet(precision)[1]
-            approximation = 0.5 * float(np.sum(np.log(np.diag(precision))) - log_determinant)
+        approximation = self._whole.approximation_gap() if family == "factorised" else 0.0
         conditioning = 0.5 * (np.trace(precision @ self.filter_covariance()) - self.num_latents)
         left, right = self._whitening()
         values = np.linalg.svd(left @ self._filter_gain() @ right, compute_uv=False)
@@ -245,10 +232,9 @@ class FourGaps:
 
     def _covariance(self, family):
         """Best covariance of the family under KL(q || posterior)."""
-        precision = self.posterior_precision()
         if _checks.one_of(family, "family", FAMILIES) == "factorised":
-            return np.diag(1.0 / np.diag(precision))
-        return _inverse(precision)
+            return np.diag(1.0 / np.diag(self.posterior_precision()))
+        return self._whole.posterior_covariance()
 
     def _filter_gain(self):
         """W* of E[z | c] = W* c."""
@@ -289,14 +275,3 @@ def _sensors(emission, noise, name):
             f"{emission.shape} for {noise.size} noises. Give one standard deviation per reading."
         )
     return emission, noise
-
-
-def _precision(emission, noise):
-    """I + sum over readings of (row' row) / noise^2."""
-    scaled = emission / noise[:, None]
-    return np.eye(emission.shape[1]) + scaled.T @ scaled
-
-
-def _inverse(matrix):
-    """Inverse of a symmetric positive definite matrix."""
-    return linalg.cho_solve(linalg.cho_factor(matrix), np.eye(len(matrix)))

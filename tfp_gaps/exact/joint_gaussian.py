@@ -43,13 +43,9 @@ class JointGaussian:
         for s in range(self.num_timesteps):
             if s > 0:
                 variance = model.transition @ variance @ model.transition.T + model.transition_cov
-            powers = [
-                np.linalg.matrix_power(model.transition, t - s).T
-                for t in range(s, self.num_timesteps)
-            ]
-            later = [variance @ power for power in powers]
-            earlier = [rows[r][s].T for r in range(s)]
-            rows.append(earlier + later)
+            lags = range(self.num_timesteps - s)
+            later = [variance @ np.linalg.matrix_power(model.transition, lag).T for lag in lags]
+            rows.append([row[s].T for row in rows] + later)
         return np.block(rows)
 
     @property

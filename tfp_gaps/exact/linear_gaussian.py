@@ -21,12 +21,14 @@ import scipy.linalg
 import scipy.stats
 
 from tfp_gaps import _checks
+from tfp_gaps.exact import chain
 from tfp_gaps.exact import linear_gaussian_learning as learning
 from tfp_gaps.exact import linear_gaussian_recursions as recursions
+from tfp_gaps.exact._numerics import algebra
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LinearGaussian:
+class LinearGaussian(chain.Chain):
     """A linear-Gaussian chain of state size n and observation size m, float64.
 
         z_1 ~ N(0, initial_cov)
@@ -55,32 +57,7 @@ class LinearGaussian:
     emission_cov: np.ndarray
     initial_cov: np.ndarray
 
-    def __post_init__(self):
-        transition = as_matrix(self.transition, "transition")
-        if transition.shape[0] != transition.shape[1]:
-            raise ValueError(
-                f"transition must be square, [state, state], but has shape {transition.shape}. "
-                "Pass A of z_t = A z_{t-1} + noise."
-            )
-        states = transition.shape[0]
-        emission = as_matrix(self.emission, "emission")
-        if emission.shape[1] != states:
-            raise ValueError(
-                f"emission must have one column per state, [observation, {states}], but has shape "
-                f"{emission.shape}. Pass C of x_t = C z_t + noise."
-            )
-        arrays = {
-            "transition": transition,
-            "transition_cov": as_covariance(self.transition_cov, "transition_cov", states),
-            "emission": emission,
-            "emission_cov": as_covariance(
-                self.emission_cov, "emission_cov", emission.shape[0], definite=True
-            ),
-            "initial_cov": as_covariance(self.initial_cov, "initial_cov", states),
-        }
-        for name, array in arrays.items():
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
+    _definite = ("emission_cov",)
 
     @classmethod
     def stationary(cls, transition, transition_cov, emission, emission_cov):
@@ -99,27 +76,11 @@ class LinearGaussian:
         >>> LinearGaussian.stationary(0.9, 0.19, 1.0, 1.0).initial_cov.round(6).tolist()
         [[1.0]]
         """
-        size = len(as_matrix(transition, "transition"))
+        size = len(chain.as_matrix(transition, "transition"))
         checked = cls(transition, transition_cov, emission, emission_cov, np.zeros((size, size)))
-        radius = np.max(np.abs(np.linalg.eigvals(checked.transition)))
-        if radius >= 1.0:
-            raise ValueError(
-                "A stationary start needs a stable transition, all eigenvalues inside the unit "
-                f"circle, but the largest has modulus {radius:g}. Use "
-                "LinearGaussian(..., initial_cov=...) and say how the chain starts."
-            )
+        checked._check_stable()
         initial = _lyapunov(checked.transition, checked.transition_cov)
         return dataclasses.replace(checked, initial_cov=initial)
-
-    @property
-    def state_size(self):
-        """Number n of components of z_t."""
-        return self.transition.shape[0]
-
-    @property
-    def observation_size(self):
-        """Number m of channels of x_t."""
-        return self.emission.shape[0]
 
     @property
     def control(self):
@@ -252,9 +213,9 @@ def gap_rate(model, lookahead):
     k = _checks.integer(lookahead, "lookahead", minimum=0)
     predicted, messages = _steady_recursions(model)
     # Cov(zeta | past) = Psi + Psi (P- - Q) Psi, since the message has precision Lambda about z.
-    known = recursions.congruence(messages.precision, predicted - model.transition_cov)
+    known = algebra.congruence(messages.precision, predicted - model.transition_cov)
     back = model.transition.T @ np.linalg.matrix_power(messages.carry, k)
-    unknown = recursions.congruence(back, messages.precision + known)
+    unknown = algebra.congruence(back, messages.precision + known)
     return float(0.5 * np.trace(messages.covariance @ unknown))
 
 
@@ -279,7 +240,7 @@ def log_likelihood(data_model, model, num_timesteps):
     >>> round(log_likelihood(chain, chain, 8) / 8, 4)
     -1.5609
     """
-    _same_observations(data_model, model)
+    chain.check_same_data(data_model, model)
     _checks.integer(num_timesteps, "num_timesteps", minimum=1)
     data, judged = recursions.same_size(data_model, model)
     return float(recursions.log_likelihood(data, judged, num_timesteps))
@@ -307,31 +268,45 @@ def population_elbo(data_model, model, num_timesteps, lookahead):
     >>> round(gap / 8, 4)
     0.094
     """
-    _same_observations(data_model, model)
+    chain.check_same_data(data_model, model)
     k = _checks.look_ahead(lookahead, num_timesteps)
-    data, judged = recursions.same_size(data_model, model)
-    predicted, _ = recursions.forward(data, num_timesteps)
-    return float(recursions.bound(data, predicted, judged, num_timesteps, k))
+    return recursions.population_elbo(data_model, model, num_timesteps, k)
 
 
 # Learning -----------------------------------------------------------------------------------------
 
 
-def learn(
-    data_model,
-    num_timesteps,
-    lookahead,
-    *,
-    seed=0,
-    state_size=None,
-    num_starts=2,
-    from_truth=True,
-):
+def learn(data_model, num_timesteps, lookahead, **options):
     """Maximise `population_elbo` over the model: what an infinite data set and a perfect q teach.
 
+    Args:
+      data_model, num_timesteps, lookahead, **options: as in `local_optima`: `seed`, `state_size`,
+        `num_starts`, `from_truth`.
+
+    Returns:
+      model: the `LinearGaussian` of the highest objective found.
+
+    Raises:
+      ValueError: as `local_optima`.
+
+    >>> chain = LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
+    >>> learned = learn(chain, 8, lookahead=0)
+    >>> round(learned.transition.item(), 3), round(learned.transition_cov.item(), 3)
+    (0.31, 1.379)
+    >>> bool(learned.emission_cov.item() < 1e-6)
+    True
+    """
+    return local_optima(data_model, num_timesteps, lookahead, **options)[0].model
+
+
+def local_optima(
+    data_model, num_timesteps, lookahead, *, seed=0, state_size=None, num_starts=2, from_truth=True
+):
+    """Distinct end points of maximising `population_elbo`, best first: competing optima show here.
+
     BFGS from several starts (the truth, autoregressions with little R, nearly deterministic states,
-    random ones); the best objective wins. Coordinates of the state are arbitrary: the emission
-    stays that of `data_model` where this costs nothing.
+    random ones). Coordinates of the state are arbitrary: the emission stays that of `data_model`
+    where this costs nothing.
 
     Args:
       data_model: the `LinearGaussian` that generates the data.
@@ -344,65 +319,11 @@ def learn(
         to see whether learning finds it.
 
     Returns:
-      model: the `LinearGaussian` of the highest objective found. Variances end at 1e-14 of the
-        data's: an optimum at R = 0 is reported as a tiny R.
+      A list of `linear_gaussian_learning.Optimum`, by falling `elbo`; end points within 1e-6 nats
+      count as one. Variances end at 1e-14 of the data's: an optimum at R = 0 has a tiny R.
 
     Raises:
       ValueError: for bad sizes, a negative `lookahead`, or if no start gives a finite bound.
-
-    >>> chain = LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
-    >>> learned = learn(chain, 8, lookahead=0)
-    >>> round(learned.transition.item(), 3), round(learned.transition_cov.item(), 3)
-    (0.31, 1.379)
-    >>> bool(learned.emission_cov.item() < 1e-6)
-    True
-    """
-    optima = local_optima(
-        data_model,
-        num_timesteps,
-        lookahead,
-        seed=seed,
-        state_size=state_size,
-        num_starts=num_starts,
-        from_truth=from_truth,
-    )
-    return optima[0].model
-
-
-class Optimum(NamedTuple):
-    """One end point of the optimiser.
-
-    model: a `LinearGaussian`.
-    elbo: its `population_elbo`, nats per sequence.
-    start: name of the start that led there.
-    """
-
-    model: LinearGaussian
-    elbo: float
-    start: str
-
-
-def local_optima(
-    data_model,
-    num_timesteps,
-    lookahead,
-    *,
-    seed=0,
-    state_size=None,
-    num_starts=2,
-    from_truth=True,
-):
-    """The distinct end points of `learn`, best first: competing optima show themselves here.
-
-    Args:
-      data_model, num_timesteps, lookahead: as in `learn`, and
-      seed, state_size, num_starts, from_truth: too.
-
-    Returns:
-      A list of `Optimum`, by falling `elbo`; end points within 1e-6 nats count as one.
-
-    Raises:
-      ValueError: as `learn`.
 
     >>> chain = LinearGaussian.stationary(0.99, 0.02, 1.0, 1.0)
     >>> optima = local_optima(chain, 20, lookahead=0)
@@ -410,19 +331,10 @@ def local_optima(
     >>> {interior: round(-elbo, 4) for interior, elbo in sorted(best.items())}
     {False: 1.6325, True: 1.6292}
     """
-    k = _checks.look_ahead(lookahead, num_timesteps)
-    size = data_model.state_size if state_size is None else state_size
-    size = _checks.integer(size, "state_size", minimum=1)
-    _checks.integer(num_starts, "num_starts", minimum=0)
-    starts = learning.Starts(size, num_starts, seed, from_truth)
-    found = learning.maximise(data_model, num_timesteps, k, starts)
+    starts = learning.Starts(state_size, num_starts, seed, from_truth)
+    found = learning.maximise(data_model, num_timesteps, lookahead, starts)
     # The last of the matrices belongs to inputs, which this chain does not have.
-    models = [(name, LinearGaussian(*matrices[:-1])) for name, matrices in found]
-    optima = [
-        Optimum(model, population_elbo(data_model, model, num_timesteps, k), name)
-        for name, model in models
-    ]
-    return sorted(optima, key=lambda optimum: -optimum.elbo)
+    return [optimum._replace(model=LinearGaussian(*optimum.model[:-1])) for optimum in found]
 
 
 class Autoregression(NamedTuple):
@@ -503,7 +415,7 @@ def shared_factors(data_model, model, num_timesteps, lookahead):
     >>> q.observation_weights[1, 0, :, 0].round(3).tolist()  # the mean of z_2 uses x_1 and x_2
     [0.014, 0.102, 0.0]
     """
-    _same_observations(data_model, model)
+    chain.check_same_data(data_model, model)
     k = _checks.look_ahead(lookahead, num_timesteps)
     messages = recursions.backward(model, num_timesteps)
     expected = _expected_messages(data_model, messages, k)
@@ -536,7 +448,7 @@ def factors_elbo(data_model, model, factors):
     >>> round(gap, 4), round(cost, 4)
     (0.7518, 1.1299)
     """
-    _same_observations(data_model, model)
+    chain.check_same_data(data_model, model)
     num_timesteps, size, *_ = factors.observation_weights.shape
     if (size, factors.observation_weights.shape[3]) != (model.state_size, model.observation_size):
         raise ValueError(
@@ -549,16 +461,14 @@ def factors_elbo(data_model, model, factors):
     of_x, noise = np.zeros((size, len(observed))), np.zeros((size, size))
     divergence = 0.0
     for t in range(num_timesteps):
-        covariance, weights = (
-            factors.covariance[t],
-            factors.observation_weights[t].reshape(size, -1),
-        )
+        covariance = factors.covariance[t]
+        weights = factors.observation_weights[t].reshape(size, -1)
         off_state = factors.transition[t] - full.transition[t]
         off_x = weights - full.observation_weights[t].reshape(size, -1) + off_state @ of_x
-        off = recursions.congruence(off_x, observed) + recursions.congruence(off_state, noise)
+        off = algebra.congruence(off_x, observed) + algebra.congruence(off_state, noise)
         divergence += _gaussian_divergence(covariance, full.covariance[t], off)
         of_x = factors.transition[t] @ of_x + weights
-        noise = recursions.congruence(factors.transition[t], noise) + covariance
+        noise = algebra.congruence(factors.transition[t], noise) + covariance
     return log_likelihood(data_model, model, num_timesteps) - divergence
 
 
@@ -593,7 +503,7 @@ def factor_marginals(factors, observations):
     means, covariances = [], []
     for step, transition, noise in zip(inputs, factors.transition, factors.covariance, strict=True):
         mean = mean @ transition.T + step
-        covariance = recursions.congruence(transition, covariance) + noise
+        covariance = algebra.congruence(transition, covariance) + noise
         means.append(mean)
         covariances.append(covariance)
     return Marginals(np.stack(means), np.stack(covariances))
@@ -624,7 +534,7 @@ def sample_factors(factors, observations, seed):
     for step, draw, transition, covariance in zip(
         inputs, noise, factors.transition, factors.covariance, strict=True
     ):
-        state = state @ transition.T + step + draw @ _root(covariance).T
+        state = state @ transition.T + step + draw @ algebra.root(covariance).T
         path.append(state)
     return np.stack(path)
 
@@ -653,13 +563,13 @@ def sample(model, num_timesteps, num_sequences, seed):
     _checks.integer(num_sequences, "num_sequences", minimum=1)
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((num_timesteps, num_sequences, model.state_size))
-    steps = noise @ _root(model.transition_cov).T
-    states = [noise[0] @ _root(model.initial_cov).T]
+    steps = noise @ algebra.root(model.transition_cov).T
+    states = [noise[0] @ algebra.root(model.initial_cov).T]
     for step in steps[1:]:
         states.append(states[-1] @ model.transition.T + step)
     states = np.stack(states)
     draws = rng.standard_normal((num_timesteps, num_sequences, model.observation_size))
-    return states, states @ model.emission.T + draws @ _root(model.emission_cov).T
+    return states, states @ model.emission.T + draws @ algebra.root(model.emission_cov).T
 
 
 class Filtered(NamedTuple):
@@ -699,9 +609,7 @@ def kalman_filter(model, observations):
     for value, gain, innovation_cov in zip(x, updates.gain, updates.innovation_cov, strict=True):
         prediction = mean @ model.transition.T
         error = value - prediction @ model.emission.T
-        solved = np.linalg.solve(innovation_cov, error.T).T
-        log_det = np.linalg.slogdet(2 * np.pi * innovation_cov)[1]
-        log_prob = log_prob - 0.5 * (log_det + np.sum(error * solved, axis=1))
+        log_prob = log_prob + _log_normal(error, innovation_cov)
         mean = prediction + error @ gain.T
         means.append(mean)
     return Filtered(log_prob, np.stack(means), updates.covariance)
@@ -759,28 +667,23 @@ class OnlineFilter(NamedTuple):
     claimed_cov: np.ndarray
     error_cov: np.ndarray
 
-    def coverage(self, nominal):
-        """How often q's central interval of probability `nominal` holds the state, per component.
+    def coverage(self, level):
+        """How often q's central interval of probability `level` holds the state, per component.
 
-            2 Phi( Phi^-1((1 + nominal)/2) sqrt(claimed / error) ) - 1
+            2 Phi( Phi^-1((1 + level)/2) sqrt(claimed / error) ) - 1
 
         Args:
-          nominal: probability between 0 and 1.
+          level: probability between 0 and 1.
 
         Returns:
           coverage: [..., state].
 
         Raises:
-          ValueError: if `nominal` is not strictly between 0 and 1.
+          ValueError: if `level` is not strictly between 0 and 1.
         """
-        probability = _checks.positive_float(nominal, "nominal")
-        if probability >= 1:
-            raise ValueError(
-                f"nominal must be a probability below 1, but is {nominal!r}. Use 0.9 for 90 %."
-            )
         claimed = np.diagonal(self.claimed_cov, axis1=-2, axis2=-1)
         actual = np.diagonal(self.error_cov, axis1=-2, axis2=-1)
-        quantile = scipy.stats.norm.ppf(0.5 + 0.5 * probability)
+        quantile = scipy.stats.norm.ppf(0.5 + 0.5 * _checks.level(level))
         return 2 * scipy.stats.norm.cdf(quantile * np.sqrt(claimed / actual)) - 1
 
 
@@ -817,8 +720,8 @@ def online_filter(model, num_timesteps=None):
         weight = messages.weight[t]
         if t > 0:
             learned = _learned_about_previous(model, updates.covariance[t - 1], predicted[t])
-            miss = recursions.congruence(weight, miss + learned)
-        claimed = recursions.congruence(weight, claimed) + messages.covariance[t]
+            miss = algebra.congruence(weight, miss + learned)
+        claimed = algebra.congruence(weight, claimed) + messages.covariance[t]
         rows.append((updates.covariance[t], claimed, updates.covariance[t] + miss))
     return OnlineFilter(*(np.stack(values) for values in zip(*rows, strict=True)))
 
@@ -852,74 +755,24 @@ def prediction(data_model, model, context, horizons):
     >>> prediction(chain, chain, 8, [1, 4, 8]).rmse[:, 0].round(4).tolist()
     [1.1292, 1.1802, 1.212]
     """
-    _same_observations(data_model, model)
+    chain.check_same_data(data_model, model)
     _checks.integer(context, "context", minimum=1)
     wanted = [_checks.integer(h, "horizon", minimum=1) for h in np.atleast_1d(horizons).tolist()]
     data, judged = recursions.same_size(data_model, model)
     system = recursions.joint(data, judged)
     _, updates, error = recursions.joint_filter(data, judged, context)
     claimed = updates.covariance[-1]
-    rows = {}
-    for h in range(1, max(wanted) + 1):
-        error = recursions.congruence(system.advance, error) + system.advance_cov
-        claimed = recursions.congruence(judged.transition, claimed) + judged.transition_cov
-        actual = recursions.congruence(system.difference, error) + data.emission_cov
-        stated = recursions.congruence(judged.emission, claimed) + judged.emission_cov
-        rows[h] = np.sqrt(np.diagonal(actual)), np.sqrt(np.diagonal(stated))
-    return Prediction(
-        *(np.stack(values) for values in zip(*(rows[h] for h in wanted), strict=True))
-    )
+    rows = []
+    for _ in range(max(wanted)):
+        error = algebra.congruence(system.advance, error) + system.advance_cov
+        claimed = algebra.congruence(judged.transition, claimed) + judged.transition_cov
+        actual = algebra.congruence(system.difference, error) + data.emission_cov
+        stated = algebra.congruence(judged.emission, claimed) + judged.emission_cov
+        rows.append((np.sqrt(np.diagonal(actual)), np.sqrt(np.diagonal(stated))))
+    return Prediction(*np.stack([rows[h - 1] for h in wanted], axis=1))
 
 
 # Checks, and what is private ----------------------------------------------------------------------
-
-
-def as_matrix(value, name):
-    """Return `value` as a matrix; a scalar becomes [1, 1]."""
-    array = _checks.finite_array(value, name)
-    if array.ndim == 0:
-        array = array.reshape(1, 1)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(
-            f"{name} must be a matrix (or a scalar, for one dimension), but has shape "
-            f"{array.shape}. Write a vector as [1, n] or [n, 1]."
-        )
-    return np.array(array)
-
-
-def as_covariance(value, name, size, *, definite=False):
-    """Check a covariance and return it exactly symmetric."""
-    array = as_matrix(value, name)
-    if array.shape != (size, size):
-        raise ValueError(
-            f"{name} must have shape ({size}, {size}), but has shape {array.shape}. Sizes follow "
-            "from transition [state, state] and emission [observation, state]."
-        )
-    # Units may differ between components: compare correlations, to rounding.
-    scale = np.sqrt(np.maximum(np.diagonal(array), 0.0))
-    unit = np.outer(scale, scale)
-    tolerance = 1e-10
-    if np.any(np.abs(array - array.T) > tolerance * unit):
-        worst = np.max(np.abs(array - array.T))
-        raise ValueError(
-            f"{name} must be symmetric, but differs from its transpose by {worst:g}. Pass a "
-            "covariance, not a factor of it."
-        )
-    array = recursions.symmetric(array)
-    correlation = array / np.where(unit > 0, unit, 1.0)
-    smallest = np.min(np.linalg.eigvalsh(correlation))
-    if np.any(np.diagonal(array) < 0) or smallest < -tolerance * size:
-        raise ValueError(
-            f"{name} must be positive semi-definite, but its smallest eigenvalue is "
-            f"{np.min(np.linalg.eigvalsh(array)):g}. Variances are squares: pass s**2, not s."
-        )
-    if definite and (np.any(np.diagonal(array) == 0) or smallest <= 0):
-        raise ValueError(
-            f"{name} must be positive definite, but is singular (smallest eigenvalue "
-            f"{np.min(np.linalg.eigvalsh(array)):g}): without noise the density of x does not "
-            "exist. Use a small value such as 1e-12."
-        )
-    return array
 
 
 def _observations(value, size):
@@ -930,14 +783,6 @@ def _observations(value, size):
             f"have shape {x.shape}. Put time first and the channels last."
         )
     return x
-
-
-def _same_observations(data_model, model):
-    if data_model.observation_size != model.observation_size:
-        raise ValueError(
-            f"Both models must emit the same x, but data_model has {data_model.observation_size} "
-            f"channel(s) and model {model.observation_size}. Change the rows of `emission`."
-        )
 
 
 def _weighted_observations(factors, observations):
@@ -1015,17 +860,17 @@ def _prediction_weights(data, num_timesteps):
 def _learned_about_previous(model, filtered_cov, predicted_cov):
     """Covariance of E[z_{t-1} | x_{1:t}] - E[z_{t-1} | x_{1:t-1}]: B S B', B = P A' C' S^-1."""
     emission = model.emission
-    innovation_cov = recursions.congruence(emission, predicted_cov) + model.emission_cov
+    innovation_cov = algebra.congruence(emission, predicted_cov) + model.emission_cov
     cross = filtered_cov @ model.transition.T @ emission.T
     return cross @ np.linalg.solve(innovation_cov, cross.T)
 
 
 def _steady_online_filter(model):
-    predicted, messages = _steady_recursions(model)
-    filtered = recursions.update(predicted, model.emission, model.emission_cov).covariance
-    learned = _learned_about_previous(model, filtered, predicted)
-    miss = _lyapunov(messages.weight, recursions.congruence(messages.weight, learned))
-    return OnlineFilter(filtered, _lyapunov(messages.weight, messages.covariance), filtered + miss)
+    steady = steady_state(model)
+    weight, filtered = steady.message_transition.T, steady.filtered_cov
+    learned = _learned_about_previous(model, filtered, steady.predicted_cov)
+    miss = _lyapunov(weight, algebra.congruence(weight, learned))
+    return OnlineFilter(filtered, steady.smoothed_cov, filtered + miss)
 
 
 def _steady_recursions(model):
@@ -1034,36 +879,26 @@ def _steady_recursions(model):
     SciPy solves the two Riccati equations; a few steps of our own recursions then restore the
     digits that it loses when Q and R differ by many orders of magnitude.
     """
-    a, c = model.transition, model.emission
-    observed = c.T @ np.linalg.solve(model.emission_cov, c)
+    a, c, q, r = model.transition, model.emission, model.transition_cov, model.emission_cov
+    observed = c.T @ np.linalg.solve(r, c)
     try:
-        predicted = scipy.linalg.solve_discrete_are(
-            a.T, c.T, model.transition_cov, model.emission_cov
-        )
-        root = _root(model.transition_cov)
+        predicted = scipy.linalg.solve_discrete_are(a.T, c.T, q, r)
+        root = algebra.root(q)
         precision = scipy.linalg.solve_discrete_are(a, root, observed, np.eye(len(a)))
     except (np.linalg.LinAlgError, ValueError) as error:
         raise ValueError(
             "This model has no steady state that could be found: each state must be seen or decay, "
             f"and be driven by noise or decay (SciPy says: {error}). Use the finite-T functions."
         ) from error
-    passed_on = precision @ np.linalg.inv(np.eye(len(a)) + model.transition_cov @ precision)
+    passed_on = precision @ np.linalg.inv(np.eye(len(a)) + q @ precision)
     for _ in range(10):
-        filtered = recursions.update(predicted, c, model.emission_cov).covariance
-        predicted = recursions.symmetric(recursions.congruence(a, filtered)) + model.transition_cov
-        step = recursions.backward_step(model, passed_on, model.transition_cov)
+        filtered = recursions.update(predicted, c, r).covariance
+        predicted = algebra.symmetric(algebra.congruence(a, filtered)) + q
+        step = recursions.backward_step(model, passed_on, q)
         passed_on = step[-1]
     gain, carry, weight, covariance, precision = step
-    return predicted, recursions.Messages(
-        gain, carry, weight, model.transition_cov, covariance, precision
-    )
+    return predicted, recursions.Messages(gain, carry, weight, q, covariance, precision)
 
 
 def _lyapunov(transition, noise):
-    return recursions.symmetric(scipy.linalg.solve_discrete_lyapunov(transition, noise))
-
-
-def _root(covariance):
-    """A matrix B with B B' = covariance, which may be singular."""
-    values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0.0))
+    return algebra.symmetric(scipy.linalg.solve_discrete_lyapunov(transition, noise))

@@ -3,96 +3,165 @@
     max_theta  E ln p_theta(x_{1:T}) - gap_k(theta),     expectation under a known data law
 
 Covariances are parametrised by Cholesky factors with logarithmic diagonals, the state's coordinates
-are fixed as far as possible through the emission. BFGS (SciPy) gets gradients by complex steps,
-d f / d u_j = Im f(u + i h e_j) / h, which are exact to rounding (Squire and Trapp 1998); all
-directions form one batch of the recursions. Competing optima at R -> 0 (autoregressions) and Q -> 0
-exist, so that several starts are needed.
+are fixed as far as possible through the emission; BFGS climbs (`_numerics.bfgs`), with complex
+steps for gradients, and all directions form one batch of the recursions. Competing optima at R -> 0
+(autoregressions) and Q -> 0 exist, so that several starts are needed. Chains with inputs
+(`lqg_learning`) and without share this search.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
-import scipy.optimize
 
+from tfp_gaps import _checks
 from tfp_gaps.exact import linear_gaussian_recursions as recursions
+from tfp_gaps.exact._numerics import algebra, bfgs
 
 # Standard deviations end here, in units of the data: it stands for zero.
 SMALLEST_SCALE = 1e-7
-COMPLEX_STEP = 1e-30
 # Starts near a noise-free corner keep this share of noise: in the corner itself a logarithm of
 # the noise has no gradient, and the search could not leave.
 LITTLE_NOISE = 1e-3
 # Two end points whose losses agree to this (nats, and relative) count as one optimum.
 SAME_LOSS = 1e-6
-# Largest entry of the gradient at which a climb ends, nats per unit of a parameter.
-LOOSE, TIGHT = 1e-4, 1e-10
 
 
 class Starts(NamedTuple):
     """Where to search from.
 
-    state_size: size of the learned state.
+    state_size: size of the learned state; None for that of the data.
     num_random: random starts beside the structured ones.
     seed: of the random starts.
     from_truth: whether the truth, and the truth with one noise made small, are starts.
     """
 
-    state_size: int
+    state_size: int | None
     num_random: int
     seed: int
     from_truth: bool
 
 
-def maximise(data, num_timesteps, lookahead, starts):
-    """Climb from every start, loosely at first; then finish each distinct end point.
+class Search(NamedTuple):
+    """How to search.
+
+    minimise: `bfgs.minimise` or `bfgs.minimise_each`.
+    stages: (tolerance, same, max_steps) of each stage, which goes on from where the one before has
+      ended and forgets its curvature: largest entry of the gradient at the end, nats per unit of a
+      parameter; ends whose losses agree to this (nats, and relative) go on as one, None: all go on;
+      most steps.
+    most: how many ends go on at most.
+    finish: function of the bound and the model at an end that returns the final model, or None.
+    """
+
+    minimise: Callable
+    stages: tuple
+    most: int | None = None
+    finish: Callable | None = None
+
+
+# Loosely from everywhere, then tightly from the distinct ends; twice, for a last digit or two.
+STAGES = (1e-4, SAME_LOSS, 500), (1e-10, None, 500), (1e-10, None, 500)
+ONE_BY_ONE = Search(bfgs.minimise_each, STAGES)
+
+
+class Optimum(NamedTuple):
+    """One end point of the search.
+
+    model: the learned chain.
+    elbo: its `population_elbo`, nats per sequence.
+    start: name of the start that led there.
+    """
+
+    model: Any
+    elbo: float
+    start: str
+
+
+def maximise(data, num_timesteps, lookahead, starts, search=ONE_BY_ONE):
+    """Climb from every start in units in which states and observations have variance one.
 
     Args:
       data: chain that generates the observations.
       num_timesteps: T.
-      lookahead: k, between 0 and T - 1.
+      lookahead: k; None for all.
       starts: `Starts`.
+      search: `Search`.
 
     Returns:
-      A list of (name of the start, `Matrices` where it ended), in the units of the data; one for
-      each distinct objective, best first.
+      A list of `Optimum`, models as `Matrices` in the units of the data; one for each distinct
+      objective, best first.
 
     Raises:
-      ValueError: if the bound is finite at no start.
+      ValueError: for bad sizes, a negative `lookahead`, or if the bound is finite at no start.
     """
+    k = _checks.look_ahead(lookahead, num_timesteps)
     state_scale, observation_scale = scales(data, num_timesteps)
+    wanted = len(state_scale) if starts.state_size is None else starts.state_size
+    starts = starts._replace(state_size=_checks.integer(wanted, "state_size", minimum=1))
+    _checks.integer(starts.num_random, "num_starts", minimum=0)
     unit = rescaled(data, 1.0 / state_scale, 1.0 / observation_scale)
-    state_size = starts.state_size
-    size = max(state_size, len(state_scale))
+    size = max(wanted, len(state_scale))
     target = recursions.padded(unit, size)
     predicted, _ = recursions.forward(target, num_timesteps)
 
-    def objective(vectors, space):
-        judged = recursions.padded(space.matrices(vectors), size)
-        return recursions.bound(target, predicted, judged, num_timesteps, lookahead)
+    def bound(model):
+        judged = recursions.padded(model, size)
+        return recursions.bound(target, predicted, judged, num_timesteps, k)
 
-    ends = []
-    for name, start in structured_starts(unit, num_timesteps, starts).items():
-        space = ParameterSpace(start.emission, state_size, start.control.shape[1])
-        end = _climb(objective, space, space.vector(start), LOOSE)
-        ends.append((end.fun, end.x, space, name))
-    finished = []
-    for _, vector, space, name in distinct(ends):
-        end = _climb(objective, space, vector, TIGHT)
-        # A second run forgets the curvature of the first, and often gains a last digit or two.
-        end = _climb(objective, space, end.x, TIGHT)
-        finished.append((end.fun, end.x, space, name))
-    if not finished:
+    ends = _climbed(bound, structured_starts(unit, num_timesteps, starts), search)
+    if not ends:
         raise ValueError(
             "Nothing was learned: the expected ELBO is finite at no start, or there is none. Check "
-            "that the variances of data_model stay finite over num_timesteps, and that num_starts "
-            "is positive if from_truth is False."
+            "that the variances of the data stay finite over num_timesteps, and that num_starts is "
+            "positive if from_truth is False."
         )
-    back = np.append(state_scale, np.ones(max(state_size - len(state_scale), 0)))[:state_size]
-    return [
-        (name, rescaled(space.matrices(vector), back, observation_scale))
-        for _, vector, space, name in distinct(finished)
-    ]
+    back = np.append(state_scale, np.ones(size - len(state_scale)))[:wanted]
+    optima = []
+    for _, model, name in ends:
+        model = rescaled(model, back, observation_scale)
+        elbo = recursions.population_elbo(data, model, num_timesteps, k)
+        optima.append(Optimum(model, elbo, name))
+    return optima
+
+
+def _climbed(bound, starts, search):
+    """All stages from all starts: (loss, `Matrices`, name) of each distinct end, best first."""
+    finished = []
+    for space, names, vectors in _grouped(starts):
+
+        def loss(rows, space=space):
+            return bfgs.complex_step(lambda v: -bound(space.matrices(v)), rows)
+
+        ends = list(zip(np.full(len(names), np.inf), vectors, names, strict=True))
+        for tolerance, same, max_steps in search.stages:
+            _, rows, names = zip(*ends, strict=True)
+            found = search.minimise(loss, np.stack(rows), tolerance=tolerance, max_steps=max_steps)
+            ends = list(zip(found.values, found.vectors, names, strict=True))
+            if same is not None:
+                ends = distinct(ends, same)[: search.most]
+            if not ends:
+                break
+        for value, vector, name in ends:
+            model = space.matrices(vector)
+            if search.finish is not None:
+                model = search.finish(bound, model)
+                value = -float(bound(model))
+            finished.append((value, model, name))
+    return distinct(finished)
+
+
+def _grouped(starts):
+    """Starts with the same emission share one `ParameterSpace` and climb together."""
+    groups = {}
+    for name, start in starts.items():
+        groups.setdefault(start.emission.tobytes(), []).append((name, start))
+    for members in groups.values():
+        first = members[0][1]
+        space = ParameterSpace(first.emission, *first.control.shape)
+        names, models = zip(*members, strict=True)
+        yield space, names, np.stack([space.vector(model) for model in models])
 
 
 class ParameterSpace:
@@ -144,13 +213,6 @@ class ParameterSpace:
         )
 
 
-def value_and_gradient(objective, vector):
-    """Complex-step derivative of a batched, analytic function at a real vector [size]."""
-    steps = vector + 1j * COMPLEX_STEP * np.eye(len(vector))
-    values = objective(steps)
-    return values[0].real, values.imag / COMPLEX_STEP
-
-
 def pooled_regression(data, num_timesteps, order):
     """Regress x_t on (x_{t-1}, ..., x_{t-order}) and u_{t-1} over all t, under the data's law.
 
@@ -166,7 +228,7 @@ def pooled_regression(data, num_timesteps, order):
     coefficients = np.linalg.solve(pooled[size:, size:], pooled[size:, :size]).T
     residual = np.hstack([np.eye(size), -coefficients])
     known = data.emission @ data.control
-    innovation = recursions.symmetric(recursions.congruence(residual, pooled) - known @ known.T)
+    innovation = algebra.symmetric(algebra.congruence(residual, pooled) - known @ known.T)
     return coefficients, innovation, _lagged_covariance(data, order - 1, order)
 
 
@@ -176,28 +238,6 @@ def observation_covariance(data, num_timesteps):
     size = data.emission.shape[0]
     blocks = newest_first.reshape(num_timesteps, size, num_timesteps, size)
     return blocks[::-1, :, ::-1].reshape(newest_first.shape)
-
-
-def _climb(objective, space, vector, tolerance):
-    """Run BFGS on minus the objective; the result's `fun` is infinite if it never was finite.
-
-    BFGS and not L-BFGS-B: at this size the dense curvature pays, and SciPy's port of the latter to
-    C is a hundred times slower when OpenBLAS uses several threads (reported to SciPy as 22438).
-    """
-
-    def loss(u):
-        try:
-            value, gradient = value_and_gradient(lambda vectors: objective(vectors, space), u)
-        except np.linalg.LinAlgError:
-            value, gradient = np.nan, np.zeros_like(u)
-        finite = np.isfinite(value) and np.all(np.isfinite(gradient))
-        return (-value, -gradient) if finite else (np.inf, np.zeros_like(u))
-
-    # A trial step of the line search may overflow: it counts as infinitely bad, and is shortened.
-    with np.errstate(all="ignore"):
-        return scipy.optimize.minimize(
-            loss, vector, jac=True, method="BFGS", options={"gtol": tolerance, "maxiter": 500}
-        )
 
 
 def distinct(ends, same=SAME_LOSS):
@@ -215,7 +255,7 @@ def structured_starts(data, num_timesteps, wanted):
     state_size = wanted.state_size
     truth = _resized(data, state_size)
     emission_cov = truth.emission_cov
-    state_part = recursions.congruence(truth.emission, truth.initial_cov + truth.transition_cov)
+    state_part = algebra.congruence(truth.emission, truth.initial_cov + truth.transition_cov)
     starts = {
         "truth": truth,
         "small observation noise": truth._replace(emission_cov=LITTLE_NOISE * emission_cov),
@@ -234,6 +274,10 @@ def structured_starts(data, num_timesteps, wanted):
     rng = np.random.default_rng(wanted.seed)
     for i in range(wanted.num_random):
         starts[f"random {i + 1}"] = _perturbed(truth, rng)
+    if "small transition noise" in starts and data.control.shape[1] > 0:
+        # Output error: controls alone move the state.
+        start = starts["small transition noise"]
+        starts["output error"] = start._replace(initial_cov=LITTLE_NOISE * start.initial_cov)
     return starts
 
 
@@ -259,10 +303,10 @@ def _innovations(data, num_timesteps, truth):
     spread = [np.vstack([np.eye(size), gain]) for gain in updates.gain]
     model = recursions.Matrices(
         transition=np.hstack([np.zeros((size + states, size)), np.vstack([c @ a, a])]),
-        transition_cov=recursions.congruence(spread[-1], updates.innovation_cov[-1]),
+        transition_cov=algebra.congruence(spread[-1], updates.innovation_cov[-1]),
         emission=np.eye(size, size + states),
         emission_cov=LITTLE_NOISE * updates.innovation_cov[-1],
-        initial_cov=recursions.congruence(spread[0], updates.innovation_cov[0]),
+        initial_cov=algebra.congruence(spread[0], updates.innovation_cov[0]),
         control=np.vstack([c @ data.control, data.control]),
     )
     return _with_emission(recursions.padded(model, truth.emission.shape[1]), truth.emission)
@@ -290,29 +334,13 @@ def _with_emission(model, emission):
     if np.linalg.matrix_rank(emission) < len(emission):
         return model
     basis = np.vstack([emission, scipy.linalg.null_space(emission).T])
-    inverse = np.linalg.inv(basis)
-    return recursions.Matrices(
-        inverse @ model.transition @ basis,
-        recursions.congruence(inverse, model.transition_cov),
-        model.emission @ basis,
-        model.emission_cov,
-        recursions.congruence(inverse, model.initial_cov),
-        inverse @ model.control,
-    )
+    return _transformed(model, np.linalg.inv(basis), basis, np.eye(len(emission)))
 
 
 def _resized(data, size):
     """Pad the state with unused components, or keep its first ones."""
-    if size >= len(data.transition):
-        return recursions.padded(data, size)
-    return recursions.Matrices(
-        data.transition[:size, :size],
-        data.transition_cov[:size, :size],
-        data.emission[:, :size],
-        data.emission_cov,
-        data.initial_cov[:size, :size],
-        data.control[:size],
-    )
+    kept = np.eye(size, len(data.transition))
+    return _transformed(data, kept, kept.T, np.eye(len(data.emission)))
 
 
 def scales(data, num_timesteps):
@@ -325,14 +353,18 @@ def scales(data, num_timesteps):
 
 def rescaled(model, state_scale, observation_scale):
     """Multiply the state and the observations by positive numbers per component."""
-    state, channel = np.diag(state_scale), np.diag(observation_scale)
     inverse = np.diag(1.0 / state_scale)
+    return _transformed(model, np.diag(state_scale), inverse, np.diag(observation_scale))
+
+
+def _transformed(model, state, inverse, channel):
+    """The chain of `state` z and `channel` x; z = `inverse` (`state` z), or what is kept of it."""
     return recursions.Matrices(
         state @ model.transition @ inverse,
-        recursions.congruence(state, model.transition_cov),
+        algebra.congruence(state, model.transition_cov),
         channel @ model.emission @ inverse,
-        recursions.congruence(channel, model.emission_cov),
-        recursions.congruence(state, model.initial_cov),
+        algebra.congruence(channel, model.emission_cov),
+        algebra.congruence(state, model.initial_cov),
         state @ model.control,
     )
 
@@ -342,20 +374,20 @@ def _lagged_covariance(data, t, count, *, emit=True):
     variance = data.initial_cov
     driven = data.transition_cov + data.control @ data.control.T
     for _ in range(t - count + 1):
-        variance = recursions.congruence(data.transition, variance) + driven
+        variance = algebra.congruence(data.transition, variance) + driven
     # Stack the states by the recursion z_s = A z_{s-1} + noise, newest first.
     size = len(data.transition)
     stacked = variance
     for _ in range(count - 1):
         advance = np.vstack([np.eye(size, len(stacked)), np.eye(len(stacked))])
         advance[:size, :size] = data.transition
-        stacked = recursions.congruence(advance, stacked)
+        stacked = algebra.congruence(advance, stacked)
         stacked[:size, :size] += driven
     if not emit:
         return stacked
     emission = np.kron(np.eye(count), data.emission)
     noise = np.kron(np.eye(count), data.emission_cov)
-    return recursions.symmetric(recursions.congruence(emission, stacked) + noise)
+    return algebra.symmetric(algebra.congruence(emission, stacked) + noise)
 
 
 def _covariance(entries, size):
@@ -365,7 +397,7 @@ def _covariance(entries, size):
     factor[..., rows, columns] = np.where(
         rows == columns, SMALLEST_SCALE + np.exp(entries), entries
     )
-    return factor @ recursions.transpose(factor)
+    return factor @ algebra.transpose(factor)
 
 
 def _triangular_root(covariance):

@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfp_gaps.exact._numerics.algebra import congruence, symmetric, trace, transpose
+
 
 class Matrices(NamedTuple):
     """The arrays of a chain, each with the same leading batch axes.
@@ -61,26 +63,6 @@ class Update(NamedTuple):
     gain: np.ndarray
     innovation_cov: np.ndarray
     covariance: np.ndarray
-
-
-def transpose(matrix):
-    """Swap the last two axes (without conjugation)."""
-    return np.swapaxes(matrix, -1, -2)
-
-
-def symmetric(matrix):
-    """Remove the rounding that makes a covariance asymmetric."""
-    return 0.5 * (matrix + transpose(matrix))
-
-
-def congruence(outer, inner):
-    """outer inner outer'."""
-    return outer @ inner @ transpose(outer)
-
-
-def trace(left, right):
-    """tr(left right) over the last two axes."""
-    return np.einsum("...ij,...ji->...", left, right)
 
 
 def update(covariance, emission, emission_cov):
@@ -220,13 +202,7 @@ def joint(data, model):
     # The model knows the inputs: its error feels them only as far as its B is wrong.
     moved = np.concatenate([pushed, pushed - model.control], -2)
     return Joint(
-        advance=np.concatenate(
-            [
-                np.concatenate([first, zero], -1),
-                np.concatenate([first - model.transition, model.transition], -1),
-            ],
-            -2,
-        ),
+        advance=np.block([[first, zero], [first - model.transition, model.transition]]),
         advance_cov=np.kron(np.ones((2, 2)), data.transition_cov) + moved @ transpose(moved),
         difference=np.concatenate([data.emission - model.emission, model.emission], -1),
     )
@@ -271,6 +247,13 @@ def bound(data, data_predicted_cov, model, num_timesteps, lookahead):
     covariance = message_covariance(messages, model, data, data_predicted_cov)
     gap = gap_profile(model, messages, covariance, lookahead)
     return log_likelihood(data, model, num_timesteps) - np.sum(gap, axis=0)
+
+
+def population_elbo(data, model, num_timesteps, lookahead):
+    """`bound` of two chains whose state sizes may differ, as a float."""
+    data, judged = same_size(data, model)
+    predicted, _ = forward(data, num_timesteps)
+    return float(bound(data, predicted, judged, num_timesteps, lookahead))
 
 
 def same_size(data, model):

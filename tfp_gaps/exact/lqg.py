@@ -18,13 +18,12 @@ import numpy as np
 import scipy.linalg
 
 from tfp_gaps import _checks
-from tfp_gaps.exact import linear_gaussian
-from tfp_gaps.exact import linear_gaussian_recursions as recursions
-from tfp_gaps.exact._numerics import riccati
+from tfp_gaps.exact import chain
+from tfp_gaps.exact._numerics import algebra, riccati
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class System:
+class System(chain.Chain):
     """A controlled linear-Gaussian chain with a quadratic cost; also what an agent takes for it.
 
         z_1 ~ N(0, initial_cov)
@@ -62,35 +61,6 @@ class System:
     state_cost: np.ndarray
     control_cost: np.ndarray
 
-    def __post_init__(self):
-        arrays = {
-            name: linear_gaussian.as_matrix(getattr(self, name), name)
-            for name in ("transition", "control", "emission")
-        }
-        states, controls = len(arrays["transition"]), arrays["control"].shape[1]
-        for name, found, wanted, what in (
-            ("transition", arrays["transition"].shape[1], states, "be square, [state, state],"),
-            ("control", len(arrays["control"]), states, f"have one row per state ({states}),"),
-            (
-                "emission",
-                arrays["emission"].shape[1],
-                states,
-                f"have {states} column(s), as states",
-            ),
-        ):
-            if found != wanted:
-                raise ValueError(
-                    f"{name} must {what} but has shape {arrays[name].shape}. Shapes are A "
-                    "[state, state], B [state, control], C [observation, state]."
-                )
-        sizes = {"emission_cov": len(arrays["emission"]), "control_cost": controls}
-        for name in ("transition_cov", "emission_cov", "initial_cov", "state_cost", "control_cost"):
-            size = sizes.get(name, states)
-            arrays[name] = linear_gaussian.as_covariance(getattr(self, name), name, size)
-        for name, array in arrays.items():
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
-
     @classmethod
     def stationary(cls, *, exploration_cov, **matrices):
         """Start in the stationary law under white controls: P_0 = A P_0 A' + B S B' + Q.
@@ -111,32 +81,12 @@ class System:
         >>> stable.initial_cov.round(4).tolist()
         [[1.6667]]
         """
-        size = len(linear_gaussian.as_matrix(matrices["transition"], "transition"))
+        size = len(chain.as_matrix(matrices["transition"], "transition"))
         system = cls(**matrices, initial_cov=np.zeros((size, size)))
-        radius = riccati.spectral_radius(system.transition)
-        if radius >= 1.0:
-            raise ValueError(
-                "A stationary start needs a stable transition, all eigenvalues inside the unit "
-                f"circle, but the largest has modulus {radius:g}. Pass initial_cov to System."
-            )
-        exploration = exploration_covariance(system, exploration_cov)
-        driven = system.transition_cov + recursions.congruence(system.control, exploration)
+        system._check_stable()
+        exploration = chain.as_covariance(exploration_cov, "exploration_cov", system.control_size)
+        driven = system.transition_cov + algebra.congruence(system.control, exploration)
         return dataclasses.replace(system, initial_cov=riccati.lyapunov(system.transition, driven))
-
-    @property
-    def state_size(self):
-        """Number n of components of z_t."""
-        return self.transition.shape[0]
-
-    @property
-    def observation_size(self):
-        """Number m of channels of x_t."""
-        return self.emission.shape[0]
-
-    @property
-    def control_size(self):
-        """Number c of components of u_t."""
-        return self.control.shape[1]
 
 
 # Controllers --------------------------------------------------------------------------------------
@@ -239,13 +189,11 @@ def closed_loop_cost(system, controller):
     if riccati.spectral_radius(loop) >= 1.0 - riccati.ROUNDING:
         return float("inf")
     noise = scipy.linalg.block_diag(system.transition_cov, system.emission_cov)
-    second_moment = riccati.lyapunov(loop, recursions.congruence(spread, noise))
+    second_moment = riccati.lyapunov(loop, algebra.congruence(spread, noise))
     states, n = second_moment, system.state_size
-    effort = recursions.congruence(controller.feedback, states[n:, n:])
-    return float(
-        recursions.trace(system.state_cost, states[:n, :n])
-        + recursions.trace(system.control_cost, effort)
-    )
+    effort = algebra.congruence(controller.feedback, states[n:, n:])
+    of_state = algebra.trace(system.state_cost, states[:n, :n])
+    return float(of_state + algebra.trace(system.control_cost, effort))
 
 
 def optimal_cost(system):
@@ -268,10 +216,8 @@ def optimal_cost(system):
     if not np.isfinite(closed_loop_cost(system, _agent(system, gain, feedback))):
         return float("inf")
     filtered = riccati.filtered(predicted, system.emission, system.emission_cov)
-    regret = recursions.congruence(system.transition.T, value) + system.state_cost - value
-    return float(
-        recursions.trace(value, system.transition_cov) + recursions.trace(regret, filtered)
-    )
+    regret = algebra.congruence(system.transition.T, value) + system.state_cost - value
+    return float(algebra.trace(value, system.transition_cov) + algebra.trace(regret, filtered))
 
 
 class Decomposition(NamedTuple):
@@ -358,7 +304,7 @@ def simulate(system, controller, *, num_timesteps, num_chains, seed):
     rng = np.random.default_rng(seed)
 
     def noise(covariance):
-        return rng.standard_normal((num_chains, len(covariance))) @ root(covariance).T
+        return rng.standard_normal((num_chains, len(covariance))) @ algebra.root(covariance).T
 
     state, costs = noise(system.initial_cov), []
     memory = np.zeros((num_chains, len(controller.memory)))
@@ -376,25 +322,15 @@ def simulate(system, controller, *, num_timesteps, num_chains, seed):
 # Checks, and what is private ----------------------------------------------------------------------
 
 
-def exploration_covariance(system, value):
-    """Return the covariance of exploratory controls, [c, c]; raise if it does not fit `system`.
-
-    >>> system = System(0.95, 0.5, 0.1, 1.0, 1.0, 1.0, state_cost=1.0, control_cost=0.1)
-    >>> exploration_covariance(system, 0.25).tolist()
-    [[0.25]]
-    """
-    return linear_gaussian.as_covariance(value, "exploration_cov", system.control_size)
-
-
 def _check_controller(system, controller):
-    size = len(linear_gaussian.as_matrix(controller.memory, "memory"))
+    size = len(chain.as_matrix(controller.memory, "memory"))
     wanted = {
         "feedback": (system.control_size, size),
         "memory": (size, size),
         "gain": (size, system.observation_size),
     }
     for name, shape in wanted.items():
-        found = linear_gaussian.as_matrix(getattr(controller, name), name).shape
+        found = chain.as_matrix(getattr(controller, name), name).shape
         if found != shape:
             raise ValueError(
                 f"The controller's {name} must have shape {shape} for this system, but has shape "
@@ -413,10 +349,7 @@ def _closed_loop(system, controller):
     acted = system.control @ controller.feedback
     seen = controller.gain @ system.emission
     loop = np.block(
-        [
-            [system.transition, -acted],
-            [seen @ system.transition, controller.memory - seen @ acted],
-        ]
+        [[system.transition, -acted], [seen @ system.transition, controller.memory - seen @ acted]]
     )
     zero = np.zeros((system.state_size, system.observation_size))
     return loop, np.block([[np.eye(system.state_size), zero], [seen, controller.gain]])
@@ -441,9 +374,3 @@ def _regulator(model):
 
 def _quadratic(vectors, weight):
     return np.einsum("bi,ij,bj->b", vectors, weight, vectors)
-
-
-def root(covariance):
-    """A matrix with this square, in the sense root root' = covariance; singular is fine."""
-    values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0.0))

@@ -12,8 +12,9 @@ exact.
 import numpy as np
 
 from tfp_gaps import _checks
-from tfp_gaps.exact import linear_gaussian, lqg, lqg_learning
+from tfp_gaps.exact import chain, linear_gaussian, lqg_learning
 from tfp_gaps.exact import linear_gaussian_recursions as recursions
+from tfp_gaps.exact._numerics import algebra
 
 
 def belief(system, model, num_timesteps, lookahead, *, exploration_cov):
@@ -33,6 +34,7 @@ def belief(system, model, num_timesteps, lookahead, *, exploration_cov):
     Raises:
       ValueError: as `population_elbo`, and if the state sizes differ.
 
+    >>> from tfp_gaps.exact import lqg
     >>> system = lqg.System.stationary(
     ...     transition=0.95, control=1.0, transition_cov=0.1, emission=1.0, emission_cov=1.0,
     ...     state_cost=1.0, control_cost=0.1, exploration_cov=0.25)
@@ -46,11 +48,9 @@ def belief(system, model, num_timesteps, lookahead, *, exploration_cov):
             f"Beliefs about the true state need a model with as many states ({system.state_size}), "
             f"but it has {model.state_size}. Learn with state_size=None."
         )
+    chain.check_same_data(system, model)
     root = lqg_learning.exploration_root(system, exploration_cov)
-    data, judged = (
-        lqg_learning.as_matrices(system, root),
-        lqg_learning.as_matrices(lqg_learning.same_interface(system, model), root),
-    )
+    data, judged = (lqg_learning.as_matrices(world, root) for world in (system, model))
     states, seen, controls = _coefficients(data, num_timesteps)
     messages = recursions.backward(judged, num_timesteps)
     future = _message_coefficients(messages, judged.control, seen, controls)
@@ -63,9 +63,9 @@ def belief(system, model, num_timesteps, lookahead, *, exploration_cov):
         prior_cov, precision = messages.prior_cov[t], messages.precision[t]
         mean = messages.weight[t] @ mean + pushed - prior_cov @ precision @ pushed
         mean = mean + prior_cov @ _projected(future[t], given)
-        claimed = recursions.congruence(messages.weight[t], claimed) + messages.covariance[t]
+        claimed = algebra.congruence(messages.weight[t], claimed) + messages.covariance[t]
         # A variance that is zero may come out as minus its rounding, which has no root.
-        claimed = recursions.congruence(lqg.root(claimed), np.eye(len(claimed)))
+        claimed = algebra.congruence(algebra.root(claimed), np.eye(len(claimed)))
         errors.append((mean - states[t]) @ (mean - states[t]).T)
         claims.append(claimed)
     filtered = recursions.forward(data, num_timesteps)[1].covariance
@@ -74,7 +74,7 @@ def belief(system, model, num_timesteps, lookahead, *, exploration_cov):
 
 def _coefficients(data, num_timesteps):
     """States, observations, controls as combinations of independent unit noises, lists over t."""
-    roots = [lqg.root(c) for c in (data.initial_cov, data.transition_cov, data.emission_cov)]
+    roots = [algebra.root(c) for c in (data.initial_cov, data.transition_cov, data.emission_cov)]
     n, channels, inputs = len(data.transition), len(data.emission), data.control.shape[1]
     per_step = n + channels + inputs
     noises = np.eye(num_timesteps * per_step).reshape(num_timesteps, per_step, -1)

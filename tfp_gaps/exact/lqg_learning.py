@@ -18,24 +18,19 @@ from typing import NamedTuple
 import numpy as np
 
 from tfp_gaps import _checks
+from tfp_gaps.exact import chain, lqg
 from tfp_gaps.exact import linear_gaussian_learning as learning
 from tfp_gaps.exact import linear_gaussian_recursions as recursions
-from tfp_gaps.exact import lqg
-from tfp_gaps.exact._numerics import batched_bfgs
+from tfp_gaps.exact._numerics import algebra, bfgs
 
-# Stages of a climb: ends whose losses agree to the first number (nats, and relative) count as one
-# afterwards; largest entry of the gradient, in nats per unit of a parameter; most evaluations. Each
-# stage forgets the curvature of the one before, which helps in the long valleys towards a corner.
-STAGES = (1e-4, 1e-3, 200), (1e-6, 1e-6, 400), (1e-6, 1e-7, 800)
-MOST_OPTIMA = 5
 # A variance below this share of the data's is set to zero if the bound does not mind.
 SMALL_VARIANCE = 1e-4
 # Rounding of the bound, nats: a loss below it is none.
 ROUNDING = 1e-11
 
 
-class Optimum(NamedTuple):
-    """One end point of the search.
+class LearnedSystem(NamedTuple):
+    """One end point of the search, and what acting on it costs.
 
     model: a `System`; a variance that went to zero is exactly zero.
     elbo: its expected ELBO with the best q, nats per sequence.
@@ -84,9 +79,10 @@ def population_elbo(system, model, num_timesteps, lookahead, *, exploration_cov)
     [-0.1401, -0.0659, 0.0]
     """
     k = _checks.look_ahead(lookahead, num_timesteps)
+    chain.check_same_data(system, model)
     root = exploration_root(system, exploration_cov)
-    data, judged = as_matrices(system, root), as_matrices(same_interface(system, model), root)
-    return _bound(data, judged, num_timesteps, k)
+    data, judged = as_matrices(system, root), as_matrices(model, root)
+    return recursions.population_elbo(data, judged, num_timesteps, k)
 
 
 def log_likelihood(system, model, num_timesteps, *, exploration_cov):
@@ -118,7 +114,7 @@ def learn(system, num_timesteps, lookahead, **options):
       system, num_timesteps, lookahead, **options: as in `local_optima`.
 
     Returns:
-      An `Optimum`.
+      A `LearnedSystem`.
 
     Raises:
       ValueError: as `local_optima`.
@@ -161,7 +157,7 @@ def local_optima(
       from_truth: False leaves out the truth and its two neighbours.
 
     Returns:
-      A list of `Optimum`, by falling `elbo`; end points within 1e-6 nats count as one.
+      A list of `LearnedSystem`, by falling `elbo`; end points within 1e-6 nats count as one.
 
     Raises:
       ValueError: for bad sizes or look-ahead, a singular R, a cost that hidden states enter, or if
@@ -173,10 +169,6 @@ def local_optima(
     interior 0.891
     autoregressive 0.711
     """
-    k = _checks.look_ahead(lookahead, num_timesteps)
-    size = system.state_size if state_size is None else state_size
-    size = _checks.integer(size, "state_size", minimum=1)
-    _checks.integer(num_starts, "num_starts", minimum=0)
     if np.min(np.linalg.eigvalsh(system.emission_cov)) <= 0:
         raise ValueError(
             "Learning needs a positive definite emission_cov, but that of system is singular: the "
@@ -184,18 +176,14 @@ def local_optima(
         )
     weight = _cost_of_observation(system)
     root = exploration_root(system, exploration_cov)
-    found = _maximise(
-        as_matrices(system, root),
-        num_timesteps,
-        k,
-        learning.Starts(size, num_starts, seed, from_truth),
-    )
-    optima = []
-    for name, elbo, matrices in found:
+    starts = learning.Starts(state_size, num_starts, seed, from_truth)
+    data, learned = as_matrices(system, root), []
+    for optimum in learning.maximise(data, num_timesteps, lookahead, starts, SEARCH):
+        matrices = _with_unit_hidden_states(optimum.model, num_timesteps)
         model = _system(matrices, root, weight, system.control_cost)
         cost = lqg.closed_loop_cost(system, lqg.certainty_equivalent(model))
-        optima.append(Optimum(model, elbo, cost, name))
-    return optima
+        learned.append(LearnedSystem(model, optimum.elbo, cost, optimum.start))
+    return learned
 
 
 def autoregression(system, num_timesteps, *, exploration_cov):
@@ -212,7 +200,7 @@ def autoregression(system, num_timesteps, *, exploration_cov):
       exploration_cov: S, covariance of the white controls.
 
     Returns:
-      An `Optimum`.
+      A `LearnedSystem`.
 
     Raises:
       ValueError: for T < 2, an emission that is not invertible.
@@ -240,120 +228,24 @@ def autoregression(system, num_timesteps, *, exploration_cov):
     model = dataclasses.replace(
         system,
         transition=back @ coefficients @ system.emission,
-        transition_cov=recursions.congruence(back, innovation),
+        transition_cov=algebra.congruence(back, innovation),
         emission_cov=np.zeros((size, size)),
-        initial_cov=recursions.congruence(back, initial),
+        initial_cov=algebra.congruence(back, initial),
     )
     elbo = log_likelihood(system, model, num_timesteps, exploration_cov=exploration_cov)
     cost = lqg.closed_loop_cost(system, lqg.certainty_equivalent(model))
-    return Optimum(model, elbo, cost, "closed form")
+    return LearnedSystem(model, elbo, cost, "closed form")
 
 
 # Search, and what is private ----------------------------------------------------------------------
-
-
-def _maximise(data, num_timesteps, lookahead, starts):
-    """Climb from all starts; (name, elbo, `Matrices`) of each distinct end, best first."""
-    state_scale, observation_scale = learning.scales(data, num_timesteps)
-    unit = learning.rescaled(data, 1.0 / state_scale, 1.0 / observation_scale)
-    size = max(starts.state_size, len(state_scale))
-    target = recursions.padded(unit, size)
-    predicted, _ = recursions.forward(target, num_timesteps)
-
-    def bound(model):
-        judged = recursions.padded(model, size)
-        return recursions.bound(target, predicted, judged, num_timesteps, lookahead)
-
-    ends = []
-    for space, names, vectors in _grouped(_all_starts(unit, num_timesteps, starts)):
-        for _, vector, name in _climb(
-            lambda v, space=space: bound(space.matrices(v)), vectors, names
-        ):
-            corner = _with_zeros(bound, space.matrices(vector))
-            ends.append((-float(bound(corner)), corner, name))
-    if not ends:
-        raise ValueError(
-            "Nothing was learned: the expected ELBO is finite at no start, or there is none. Check "
-            "that the variances of system stay finite over num_timesteps, and that num_starts is "
-            "positive if from_truth is False."
-        )
-    back = np.append(state_scale, np.ones(max(starts.state_size - len(state_scale), 0)))
-    found = []
-    for _, model, name in learning.distinct(ends):
-        model = learning.rescaled(model, back[: starts.state_size], observation_scale)
-        model = _with_unit_hidden_states(model, num_timesteps)
-        found.append((name, _bound(data, model, num_timesteps, lookahead), model))
-    return found
 
 
 def _with_unit_hidden_states(model, num_timesteps):
     """Scale what the emission does not see, and nothing else fixes, to mean variance one."""
     scale, _ = learning.scales(model, num_timesteps)
     hidden = ~np.any(model.emission, axis=0)
-    return learning.rescaled(
-        model, np.where(hidden, 1.0 / scale, 1.0), np.ones(len(model.emission))
-    )
-
-
-def _climb(objective, vectors, names):
-    """Loosely from everywhere, then tightly from the best distinct ends: [(loss, vector, name)]."""
-    ends = list(zip(np.full(len(names), np.inf), vectors, names, strict=True))
-    for same, tolerance, max_steps in STAGES:
-        climbed = batched_bfgs.minimise(
-            lambda rows: _loss(objective, rows),
-            np.stack([vector for _, vector, _ in ends]),
-            tolerance=tolerance,
-            max_steps=max_steps,
-        )
-        names = [name for *_, name in ends]
-        ends = list(zip(climbed.values, climbed.vectors, names, strict=True))
-        ends = learning.distinct(ends, same)[:MOST_OPTIMA]
-        if not ends:
-            break
-    return ends
-
-
-def _bound(data, judged, num_timesteps, lookahead):
-    data, judged = recursions.same_size(data, judged)
-    predicted, _ = recursions.forward(data, num_timesteps)
-    return float(recursions.bound(data, predicted, judged, num_timesteps, lookahead))
-
-
-def _loss(objective, rows):
-    """Minus the objective and its gradient by complex steps: [rows], [rows, size]."""
-    steps = rows[:, np.newaxis] + 1j * learning.COMPLEX_STEP * np.eye(rows.shape[1])
-    # A trial step may overflow or be singular: it counts as infinitely bad, and is shortened.
-    with np.errstate(all="ignore"):
-        try:
-            values = objective(steps)
-        except np.linalg.LinAlgError:
-            if len(rows) == 1:
-                return np.array([np.inf]), np.zeros_like(rows)
-            parts = [_loss(objective, row[np.newaxis]) for row in rows]
-            return tuple(np.concatenate(values) for values in zip(*parts, strict=True))
-    return -values[:, 0].real, -values.imag / learning.COMPLEX_STEP
-
-
-def _all_starts(data, num_timesteps, wanted):
-    """The starts of a chain without inputs, and the output error: hardly any Q and P_0."""
-    starts = learning.structured_starts(data, num_timesteps, wanted)
-    if "small transition noise" in starts:
-        start = starts["small transition noise"]
-        little = learning.LITTLE_NOISE * start.initial_cov
-        starts["output error"] = start._replace(initial_cov=little)
-    return starts
-
-
-def _grouped(starts):
-    """Starts with the same emission share one `ParameterSpace` and climb together."""
-    groups = {}
-    for name, start in starts.items():
-        groups.setdefault(start.emission.tobytes(), []).append((name, start))
-    for members in groups.values():
-        first = members[0][1]
-        space = learning.ParameterSpace(first.emission, *first.control.shape)
-        names, models = zip(*members, strict=True)
-        yield space, names, np.stack([space.vector(model) for model in models])
+    unit = np.where(hidden, 1.0 / scale, 1.0)
+    return learning.rescaled(model, unit, np.ones(len(model.emission)))
 
 
 def _with_zeros(bound, model):
@@ -371,34 +263,26 @@ def _with_zeros(bound, model):
     return model
 
 
+# All starts climb together. Forgetting the curvature helps in the long valleys towards a corner.
+STAGES = (1e-3, 1e-4, 200), (1e-6, 1e-6, 400), (1e-7, 1e-6, 800)
+SEARCH = learning.Search(bfgs.minimise, STAGES, most=5, finish=_with_zeros)
+
+
 def as_matrices(system, root):
     """A `System` as `Matrices`, in units in which the controls have unit variance."""
-    return recursions.Matrices(
-        system.transition,
-        system.transition_cov,
-        system.emission,
-        system.emission_cov,
-        system.initial_cov,
-        system.control @ root,
-    )
+    shared = (getattr(system, name) for name in recursions.Matrices._fields[:-1])
+    return recursions.Matrices(*shared, system.control @ root)
 
 
 def _system(judged, root, weight, control_cost):
-    return lqg.System(
-        transition=judged.transition,
-        control=judged.control @ np.linalg.inv(root),
-        transition_cov=judged.transition_cov,
-        emission=judged.emission,
-        emission_cov=judged.emission_cov,
-        initial_cov=judged.initial_cov,
-        state_cost=recursions.congruence(judged.emission.T, weight),
-        control_cost=control_cost,
-    )
+    back = judged._replace(control=judged.control @ np.linalg.inv(root))
+    state_cost = algebra.congruence(judged.emission.T, weight)
+    return lqg.System(**back._asdict(), state_cost=state_cost, control_cost=control_cost)
 
 
 def exploration_root(system, exploration_cov):
     """Cholesky factor of S; a control that never moves teaches nothing about B."""
-    covariance = lqg.exploration_covariance(system, exploration_cov)
+    covariance = chain.as_covariance(exploration_cov, "exploration_cov", system.control_size)
     smallest = np.min(np.linalg.eigvalsh(covariance))
     if smallest <= 0:
         raise ValueError(
@@ -408,22 +292,11 @@ def exploration_root(system, exploration_cov):
     return np.linalg.cholesky(covariance)
 
 
-def same_interface(system, model):
-    """Return `model`; raise if it has other observations or controls than `system`."""
-    wanted = system.observation_size, system.control_size
-    if (model.observation_size, model.control_size) != wanted:
-        raise ValueError(
-            f"model must have {wanted[0]} channel(s) and {wanted[1]} control(s) as system, but has "
-            f"{model.observation_size} and {model.control_size}. Compare models of the same data."
-        )
-    return model
-
-
 def _cost_of_observation(system):
     """w with W = C' w C: what a learned model knows of the cost of its own coordinates."""
     inverse = np.linalg.pinv(system.emission)
-    weight = recursions.symmetric(recursions.congruence(inverse.T, system.state_cost))
-    again = recursions.congruence(system.emission.T, weight)
+    weight = algebra.symmetric(algebra.congruence(inverse.T, system.state_cost))
+    again = algebra.congruence(system.emission.T, weight)
     if not np.allclose(again, system.state_cost, atol=1e-9 * np.max(np.abs(system.state_cost))):
         raise ValueError(
             "state_cost must be a cost of the noise-free observation C z, W = C' w C, because the "

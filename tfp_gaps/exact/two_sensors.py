@@ -115,11 +115,7 @@ class TwoSensors:
         >>> print(f"{TwoSensors(1.0, 0.5).coverage(0.9):.3f}")
         0.658
         """
-        level = _checks.positive_float(level, "level")
-        if level >= 1:
-            raise ValueError(
-                f"level must lie between 0 and 1, but is {level:g}. Use 0.9 for a 90 % interval."
-            )
+        level = _checks.level(level)
         if variance is None:
             variance = self.full_posterior_variance()
         variance = _checks.positive_float(variance, "variance")

@@ -1,12 +1,24 @@
 """What the three benchmarks store, at smoke scale, and what is made of it."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 
+from tfp_gaps._tensorflow import tf
 from tfp_gaps.book import experiments, results, runs
+from tfp_gaps.book.data.splits import Splits
 from tfp_gaps.book.experiments import benchmark, digits, traffic, uav
+from tfp_gaps.book.experiments.sequential import Design, Fitted
+from tfp_gaps.exact.linear_gaussian import LinearGaussian
+from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace
+from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+from tfp_gaps.sequences import Sequences
+from tfp_gaps.training import History, Settings
 
 MODULES = {"digits": digits, "traffic": traffic, "uav": uav}
 
@@ -30,6 +42,7 @@ def test_a_result_holds_what_the_chapters_read(result):
     steps -= np.sum(result["per_step"]["divergence"], 1)
     values = [entry["value"] for entry in result["estimates"]["elbo"]]
     np.testing.assert_allclose(steps, values, atol=1e-6)
+    assert ("forecast" in result) == (result["experiment"] == "uav")
     table = str(benchmark.paper_table([result]))
     assert table.splitlines()[1].startswith("1 ") and "±" in table
 
@@ -99,3 +112,242 @@ def test_stored_runs_of_a_set_differ_in_their_look_ahead_alone(stored_set):
     for key in ("num_parameters", "seeds", "size", "data"):
         assert len({json.dumps(result[key], sort_keys=True) for result in stored}) == 1, key
     assert len(stored[0]["seeds"]) >= 3
+
+
+# Known answers ------------------------------------------------------------------------------------
+
+# States that forget at once, z_t ~ N(0, S), x_t ~ N(z_t, R): ln p(x) is a sum of normal densities.
+S, R = 0.5, 2.0
+START, HORIZON = 3, 2
+SIZE = benchmark.Size(
+    design=None,
+    num_bound=60,
+    num_iwae=40,
+    num_samples=5,
+    num_filter=20,
+    num_particles=2000,
+    start=START,
+    horizon=HORIZON,
+)
+
+
+class Shifted:
+    """q(z_t | .) = N(m + 1, s^2) beside p(z_t | .) = N(m, s^2): each step costs 1 / (2 S) nats."""
+
+    sample_path = LookAheadNetwork.sample_path
+
+    def context(self, observations, *, lookahead, controls=None, mask=None):
+        return observations
+
+    def posterior(self, prior, latent, context):
+        ones = tf.ones_like(context)
+        return DiagonalNormal(prior.mean + ones, prior.scale * ones)
+
+
+class Exact(Shifted):
+    """q(z_t | .) = p(z_t | x_t), which is p(z_t | z_{t-1}, x_{1:T}) where states forget."""
+
+    def posterior(self, prior, latent, context):
+        variance = 1.0 / (1.0 / S + 1.0 / R)
+        scale = math.sqrt(variance) * tf.ones_like(context)
+        return DiagonalNormal(variance * context / R, scale)
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    """A poor joint q and an exact fresh one, on parts of the data with levels of their own."""
+    rng = np.random.default_rng(0)
+    parts = [
+        rng.normal(level, math.sqrt(S + R), size=[START + HORIZON, 80, 1]) for level in (6, -3, 0)
+    ]
+    model = LinearGaussianStateSpace(LinearGaussian(0.0, S, 1.0, R, S), num_replicas=2)
+    joint, refit = (Fitted(model, q(), k, None) for q, k in ((Shifted, 0), (Exact, None)))
+    splits = Splits(*(Sequences(part) for part in parts), "levels")
+    names = ("train", "validation", "test")
+    return SimpleNamespace(
+        content=benchmark.evaluate(joint, refit, splits, SIZE),
+        increments=scipy.stats.norm(0, math.sqrt(S + R)).logpdf(parts[2][..., 0]),
+        elbos={name: shifted_elbo(part) for name, part in zip(names, parts, strict=True)},
+        test=parts[2][..., 0],
+    )
+
+
+def shifted_elbo(x):
+    """The ELBO of `Shifted`, [time, sequences]: E ln N(x; z, R) - KL."""
+    return -0.5 * (np.log(2 * np.pi * R) + ((x[..., 0] - 1.0) ** 2 + S) / R) - 0.5 / S
+
+
+def test_bounds_of_the_fresh_network_are_those_of_its_own_q(evaluated):
+    # With the exact posterior every weight is p(x_t), whatever the draws: IWAE and SMC equal the
+    # evidence, up to float32 and the three decimals that are stored. From the shifted q SMC would
+    # have the error of weights that vary, and IWAE-5 a gap of about a nat.
+    evidence = evaluated.increments.sum(0)
+    for quantity, count in (("iwae_fresh_full", SIZE.num_iwae), ("smc_fresh_full", 20)):
+        found = evaluated.content["per_sequence"][quantity]
+        np.testing.assert_allclose(found, [evidence[:count]] * 2, atol=1e-3)
+        for entry in evaluated.content["estimates"][quantity]:
+            assert entry["num_samples"] == count
+            assert entry["value"] == pytest.approx(evidence[:count].mean(), abs=1e-4)
+    own = np.array(evaluated.content["per_sequence"]["iwae"])
+    assert (own.mean(1) < evidence[: SIZE.num_iwae].mean() - 0.5).all()
+
+
+def test_bounds_are_measured_on_the_part_that_they_name(evaluated):
+    # The parts differ by levels of 6, -3 and 0, which is tens of nats.
+    found = evaluated.content["estimates"]
+    for quantity, part in (("elbo", "test"), ("elbo_train", "train")) + (
+        ("elbo_validation", "validation"),
+    ):
+        expected = evaluated.elbos[part].sum(0)[: SIZE.num_bound].mean()
+        for entry in found[quantity]:
+            # One draw for each sequence: ln N(x; z, R) has a standard deviation of at most
+            # 2 nats, |x - 1| sqrt(S) / R at the level 6; 60 sequences of 5 steps, four errors.
+            assert entry["value"] == pytest.approx(expected, abs=4 * 2 * math.sqrt(5 / 60))
+            assert entry["num_samples"] == SIZE.num_bound
+    divergence = evaluated.content["per_step"]["divergence"]
+    np.testing.assert_allclose(divergence, np.full([2, START + HORIZON], 0.5 / S), rtol=1e-5)
+
+
+def test_the_particle_filter_needs_no_network(evaluated):
+    # 2000 particles whose weights vary by less than their mean: 0.03 nats a step; four errors.
+    exact = evaluated.increments[:, : SIZE.num_filter]
+    for quantity, increments in (
+        ("log_likelihood_filter", exact),
+        ("log_likelihood_rest", exact[START:]),
+    ):
+        found = evaluated.content["per_sequence"][quantity]
+        np.testing.assert_allclose(found, [increments.sum(0)] * 2, atol=0.12 * math.sqrt(5))
+    shares = np.array(evaluated.content["per_step"]["effective_share"])
+    assert shares.shape == (2, START + HORIZON) and (shares > 0.5).all() and (shares <= 1.0).all()
+
+
+def test_the_forecast_of_an_evaluation_is_of_the_test_part(evaluated):
+    # Without memory the prediction is 0: the squared error is x^2, 2.5 here and 38 in training. The
+    # mean of 500 members is off by 1.6 / sqrt(500), which leaves 2 |x| times that in one error and
+    # four of those in a mean over 40.
+    found = np.mean(evaluated.content["forecast"]["squared_error_mean"], 1)
+    truth = np.mean(evaluated.test[START:, : SIZE.num_filter] ** 2)
+    error = 2 * math.sqrt(truth) * 1.6 / math.sqrt(500) / math.sqrt(40)
+    np.testing.assert_allclose(found, truth, atol=4 * error)
+
+
+def test_a_forecast_is_scored_against_the_steps_after_the_start(linear_chain):
+    # The filter reads zeros until x_START = 4, and the truth climbs by 10 a step: one step off, and
+    # either the state is still at zero or the errors are those of a neighbour.
+    x = np.zeros([START + HORIZON + 1, 3, 1], np.float32)
+    x[START - 1] = 4.0
+    x[START:, :, 0] = 10.0 * np.arange(1, HORIZON + 2)[:, np.newaxis]
+    filtered = linear_chain.kalman(START).forward_filter(x[:START].transpose(1, 0, 2))
+    mean = filtered.filtered_means.numpy()[0, -1, 0]
+    assert mean > 1.5
+    scores = benchmark.predict(linear_chain.model(2), Sequences(x), SIZE, seed=0)
+    summary = benchmark.forecast_summary(scores)
+    for replica in range(2):
+        for h in range(HORIZON):
+            expected = 10.0 * (h + 1) - mean * 0.9 ** (h + 1)
+            # The mean of 500 members of a scale of about 1.6, from 2000 particles: four errors.
+            found = summary["rmse"][replica][h]["value"]
+            assert found == pytest.approx(expected, abs=4 * 1.6 / math.sqrt(500))
+            # Far from the truth the CRPS is the distance less half the spread of two members.
+            assert summary["crps"][replica][h]["value"] == pytest.approx(expected, abs=1.5)
+            assert summary["coverage_90"][replica][h]["value"] == 0.0
+    mean_error = np.mean(np.square([[e["value"] for e in row] for row in summary["rmse"]]), 1)
+    np.testing.assert_allclose(
+        summary["squared_error_mean"], np.repeat(mean_error[:, np.newaxis], 3, 1), rtol=0.02
+    )
+
+
+def test_the_fresh_network_is_trained_under_full_conditions(tmp_path):
+    # Without look-ahead the backward direction starts afresh in every step, and its recurrent
+    # kernel multiplies zeros: what has no gradient does not move.
+    x = np.random.default_rng(0).normal(size=[4, 16, 2]).astype(np.float32)
+    splits = Splits(*[Sequences(x)] * 3, "noise")
+    options = {"num_shards": 1, "steps_per_call": 1, "jit_compile": False}
+    design = Design(2, 4, "normal", Settings(1, 8, **options), Settings(2, 8, **options))
+    joint, refit = benchmark.train(splits, design, 0, [0], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"joint.npz", "refit.npz"}
+    start = LookAheadNetwork(
+        observation_size=2,
+        latent_size=2,
+        hidden_size=4,
+        seeds=replica_seeds([0], "initial network"),
+    )
+    moved = [
+        np.abs((fitted.network._recurrent_kernel - start._recurrent_kernel)[0]).max((1, 2))
+        for fitted in (joint, refit)
+    ]
+    assert moved[0][0] > 0 and moved[0][1] == 0.0
+    assert moved[1][0] > 0 and moved[1][1] > 0
+    assert (joint.lookahead, refit.lookahead) == (0, None)
+    assert refit.model is joint.model and refit.network is not joint.network
+    # Each phase as long as its own settings say.
+    assert (joint.history.steps[-1], refit.history.steps[-1]) == (1, 2)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_joint_training_of_every_size_warms_up_and_a_refit_does_not(name):
+    known = MODULES[name].BENCHMARK
+    designs = [known.size(scale, v).design for scale in known.sizes for v in known.variants]
+    for design in designs:
+        assert 1 < design.joint.kl_warmup_steps <= design.joint.num_steps / 2
+        assert design.refit.kl_warmup_steps == 0
+
+
+def stored_like(lookahead, **quantities):
+    """A result with these values per seed, and on three sequences that spread around them."""
+    spread = np.array([-1.0, 0.0, 1.0])
+    return {
+        "lookahead": lookahead,
+        "estimates": {
+            name: [{"value": v, "standard_error": 9.0, "num_samples": 3, "kind": ""} for v in row]
+            for name, row in quantities.items()
+        },
+        "per_sequence": {
+            name: [(value + spread).tolist() for value in row] for name, row in quantities.items()
+        },
+    }
+
+
+PARTIAL = stored_like(0, elbo=[-10.0, -13.0], smc_fresh_full=[-6.0, -7.0], elbo_train=[-8.0, -8.5])
+FULL = stored_like(None, elbo=[-4.0, -5.0], smc_fresh_full=[-3.0, -3.0], elbo_train=[-2.0, -2.5])
+
+
+def test_differences_are_a_result_less_its_baseline():
+    # Per seed 6 and 8: mean 7, error sqrt(2) / sqrt(2).
+    found = benchmark.difference_over_seeds(FULL, PARTIAL, "elbo")
+    assert (found.value, found.standard_error, found.kind) == (7.0, pytest.approx(1.0), "seeds")
+    found = benchmark.difference_over_sequences(FULL, PARTIAL, "elbo")
+    # Both spread alike over sequences, which cancels.
+    assert (found.value, found.num_samples) == (7.0, 3)
+    assert found.standard_error == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_advantage_of_the_first_quantity_is_less_that_of_the_other():
+    # By the ELBO full leads by 6 and 8, by SMC by 3 and 4: 3 and 4 more, 3.5 with an error of .5.
+    found = benchmark.difference_of_advantages(FULL, PARTIAL, "elbo", "smc_fresh_full")
+    assert found.value == 3.5 and found.standard_error == pytest.approx(0.5)
+    assert found.kind == "seeds"
+
+
+def test_one_seed_keeps_its_error_over_the_data():
+    # Three seeds say what their spread is; one alone cannot.
+    found = benchmark.over_seeds(stored_like(0, elbo=[-10.0]), "elbo")
+    assert (found.value, found.standard_error, found.num_samples) == (-10.0, 9.0, 3)
+    assert benchmark.over_seeds(PARTIAL, "elbo").standard_error == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(("count", "kept"), [(3, 3), (200, 200), (400, 200)])
+def test_a_long_history_is_thinned_and_a_short_one_kept(count, kept):
+    steps, losses = np.arange(1, count + 1), np.zeros([count, 1])
+    history = History(steps, losses, np.zeros(1, int), 1.0, np.zeros(0, int), np.zeros([0, 1]))
+    found = benchmark._thin(history)
+    assert len(found["steps"]) == len(found["losses"]) == kept
+    assert found["steps"][:2] == [1, 1 + count // kept] and found["best_steps"] == [count]
+
+
+def test_rows_of_the_table_carry_the_look_ahead_of_their_numbers():
+    columns = {"ELBO": "elbo", "SMC": "smc_fresh_full"}
+    table = benchmark.paper_table([PARTIAL, FULL], columns)
+    assert table.header == ["look-ahead", "ELBO", "SMC"]
+    assert table.rows == [["0", "-11.5 ± 1.5", "-6.50 ± 0.50"], ["full", "-4.50 ± 0.50", "-3.000"]]
+    assert [benchmark.stored_label(r) for r in (PARTIAL, FULL)] == ["partial", "full"]

@@ -6,11 +6,12 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 
-from tfp_gaps.book.ledger import claims
-from tfp_gaps.book.ledger.claims import MIME, ClaimsError, Criterion, Ledger
+from tfp_gaps.book.ledger import Ledger, claims, scorecard, view
+from tfp_gaps.book.ledger.claims import MIME, ClaimsError, Criterion
 from tfp_gaps.estimate import Estimate
 
 BOOK = pathlib.Path(__file__).resolve().parent.parent.parent.parent / "book"
@@ -148,8 +149,8 @@ def test_every_criterion_must_hold(tmp_path):
         ({"wetness": Estimate(2.0)}, r"Missing: \['heat'\]"),
         ({**WET, "colour": Estimate(1.0)}, r"Unknown: \['colour'\]"),
         ({"Wetness": Estimate(2.0), "heat": Estimate(0.0)}, r"Missing: \['wetness'\]"),
-        ({**WET, "wetness": 2.0}, "expected an Estimate, found float"),
-        ({**WET, "wetness": "reproduced"}, "expected an Estimate, found str"),
+        ({**WET, "wetness": True}, "expected an Estimate or a number, found bool"),
+        ({**WET, "wetness": "reproduced"}, "expected an Estimate or a number, found str"),
     ],
 )
 def test_record_wants_exactly_the_named_estimates(book, estimates, message):
@@ -159,15 +160,22 @@ def test_record_wants_exactly_the_named_estimates(book, estimates, message):
     assert ledger.records == {}
 
 
+@pytest.mark.parametrize("number", [2, 2.0, np.float32(2), np.int64(2)])
+def test_a_number_counts_as_exact(book, number):
+    stored = stored_record(book, {**WET, "wetness": number})
+    exactly = {"value": 2.0, "standard_error": 0.0, "num_samples": None, "kind": "exact"}
+    assert stored["estimates"]["wetness"] == exactly
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_diverged_run_decides_nothing(book, number):
     with pytest.raises(ValueError, match="diverged"):
-        Estimate(number)
+        stored_record(book, {**WET, "wetness": number})
     stored = stored_record(book)
     stored["estimates"]["wetness"]["value"] = number  # Python's JSON lets NaN through
     write_notebook(book, [stored])
     with pytest.raises(ClaimsError, match="damaged"):
-        claims.collect(book)
+        scorecard.rows(book)
 
 
 def test_unknown_chapter_and_foreign_claim(book):
@@ -175,6 +183,9 @@ def test_unknown_chapter_and_foreign_claim(book):
         Ledger("sand", book / "claims.yml")
     with pytest.raises(ClaimsError, match="does not assign C02"):
         Ledger("water", book / "claims.yml").record("C02", {})
+    write_notebook(book, [], name="sand")  # a page that decides nothing
+    with pytest.raises(ClaimsError, match="does not assign C01.*which decides none"):
+        Ledger("sand", book / "claims.yml").record("C01", WET)
 
 
 def test_a_chapter_must_record_all_of_its_claims(book):
@@ -212,6 +223,25 @@ def test_record_in_a_notebook_carries_anchor_text_and_data(book, monkeypatch):
     assert 'id="claim-C01"' in bundle["text/html"]
     assert "Water is wet &amp; cold." in bundle["text/html"]
     assert "2.00 ± 0.10 (seeds)" in bundle["text/html"]
+
+
+def test_the_text_gets_its_numbers_under_the_chapters_name(book, monkeypatch):
+    glued = {}
+    monkeypatch.setattr("myst_nb.glue", lambda name, text, display: glued.update({name: text}))
+    ledger = Ledger("water", book / "claims.yml")
+    ledger.put("depth", Estimate(2.0, 0.5))
+    ledger.judge("rise", Estimate(1.0, 0.25), "up", "down", "level")
+    ledger.judge("fall", Estimate(-1.0, 0.25), "up", "down", "level")
+    ledger.judge("calm", Estimate(0.75, 0.25))  # three standard errors do not suffice
+    assert glued == {
+        "water-depth": "2.00 ± 0.50",
+        "water-rise": "1.00 ± 0.25",
+        "water-rise-words": "up",
+        "water-fall": "-1.00 ± 0.25",
+        "water-fall-words": "down",
+        "water-calm": "0.75 ± 0.25",
+        "water-calm-words": "not told apart from zero by three standard errors",
+    }
 
 
 # --- the file ----------------------------------------------------------------------------------
@@ -322,15 +352,15 @@ def test_a_malformed_criterion_is_named_by_its_place_counted_from_one(tmp_path):
 def test_collect_returns_what_the_chapter_recorded(book):
     write_notebook(book, [stored_record(book)])
     write_notebook(book, [], name="scorecard")
-    records = claims.collect(book)
-    assert list(records) == ["C01"]
+    records = {row.claim.id: row.record for row in scorecard.rows(book)}
     assert records["C01"].estimates == WET
     assert records["C01"].verdict == "reproduced"
+    assert records["C02"] is None
 
 
 def test_collect_of_unexecuted_chapters_is_empty(book):
-    assert claims.collect(book) == {}
-    (row, _) = claims.scorecard_rows(claims.load(book / "claims.yml"), {})
+    (row, _) = scorecard.rows(book)
+    assert row.record is None
     assert (row.verdict, row.link) == ("not tested here yet", None)
     assert "water has not recorded it" in row.note
 
@@ -351,24 +381,24 @@ def test_collect_refuses_stale_records(book, path, value, changed_key):
     write_notebook(book, [stored_record(book)])
     write_claims(book, [changed(TESTED, path, value), PLANNED])
     with pytest.raises(ClaimsError, match=f"stale: claims.yml has since changed its {changed_key}"):
-        claims.collect(book)
+        scorecard.rows(book)
 
 
 def test_collect_refuses_records_that_do_not_belong(book):
     stored = stored_record(book)
     write_notebook(book, [{**stored, "id": "C03"}])
     with pytest.raises(ClaimsError, match="C03, which claims.yml does not know"):
-        claims.collect(book)
+        scorecard.rows(book)
     write_notebook(book, [{**stored, "id": "C02"}])
     with pytest.raises(ClaimsError, match="C02, which claims.yml assigns to None"):
-        claims.collect(book)
+        scorecard.rows(book)
     write_notebook(book, [stored, stored])
     with pytest.raises(ClaimsError, match="two records of C01"):
-        claims.collect(book)
+        scorecard.rows(book)
     (book / "water.ipynb").rename(book / "sand.ipynb")
     write_notebook(book, [])
     with pytest.raises(ClaimsError, match="sand.ipynb records C01.*assigns to 'water'"):
-        claims.collect(book)
+        scorecard.rows(book)
 
 
 @pytest.mark.parametrize(
@@ -386,40 +416,40 @@ def test_collect_refuses_records_that_do_not_belong(book):
 def test_collect_refuses_records_edited_by_hand(book, path, value, message):
     write_notebook(book, [changed(stored_record(book), path, value)])
     with pytest.raises(ClaimsError, match=message):
-        claims.collect(book)
+        scorecard.rows(book)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"nbformat": 4}', "\udcff"])
 def test_collect_refuses_unreadable_notebooks(book, text):
     (book / "water.ipynb").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ClaimsError, match="not a readable notebook"):
-        claims.collect(book)
+        scorecard.rows(book)
 
 
 def test_scorecard_of_measured_and_planned_claims(book):
     write_notebook(book, [stored_record(book, {**WET, "heat": Estimate(1.0)})])
-    rows = claims.scorecard_rows(claims.load(book / "claims.yml"), claims.collect(book))
+    rows = scorecard.rows(book)
     measured, planned = rows
     assert measured.link == "water.html#claim-C01"
     assert (measured.verdict, measured.note) == ("reproduced with qualification", "Not warm.")
     assert (planned.verdict, planned.note) == ("not tested here yet", "fire: touch it.")
-    assert claims.verdict_totals(rows) == dict(zip(claims.VERDICTS, (0, 1, 0, 1), strict=True))
-    assert claims.summary_line(rows) == (
+    assert scorecard.verdict_totals(rows) == dict(zip(claims.VERDICTS, (0, 1, 0, 1), strict=True))
+    assert scorecard.summary_line(rows) == (
         "1/2 claims reproduced (1 of them with qualification), 0 different, 1 not tested here yet"
     )
 
 
 def test_scorecard_html_shows_measurement_reason_verdict_and_link(book):
     write_notebook(book, [stored_record(book)])
-    rows = claims.scorecard_rows(claims.load(book / "claims.yml"), claims.collect(book))
-    measured, planned = claims.scorecard_html(rows), claims.pending_html(rows)
+    rows = scorecard.rows(book)
+    measured, planned = view.scorecard_html(rows), view.pending_html(rows)
     for expected in ("2.00 ± 0.10", "wet is wet", "✓ reproduced", "water.html#claim-C01"):
         assert expected in measured
-    assert "wet is wet" not in claims.scorecard_html(rows, reasons=False)
+    assert "wet is wet" not in view.scorecard_html(rows, reasons=False)
     assert "C02" not in measured
     assert "C01" not in planned
     assert "fire: touch it." in planned
-    assert "not tested here yet" in claims.totals_html(rows)
+    assert "not tested here yet" in view.totals_html(scorecard.verdict_totals(rows))
 
 
 # --- the book's own file -----------------------------------------------------------------------

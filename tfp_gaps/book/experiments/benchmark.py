@@ -13,7 +13,6 @@ sequences are used once, by `evaluate`.
 """
 
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -116,13 +115,7 @@ class Benchmark:
         Raises:
           ResultError: if there are none, or one is incomplete or altered.
         """
-        folder = results.FOLDER / self.name / scales.check(scale) / variant
-        found = [results.load(path) for path in sorted(folder.glob("*.json"))]
-        if not found:
-            raise results.ResultError(
-                f"expected stored results in {folder}, but found none. Make them: "
-                f"tfp-gaps run {self.name} --scale {scale} --lookahead 0"
-            )
+        found = results.stored(self.name, scale, variant, options="--lookahead 0")
         return sorted(found, key=lambda r: np.inf if r["lookahead"] is None else r["lookahead"])
 
 
@@ -139,9 +132,8 @@ def train(splits, design, lookahead, seeds, checkpoint_folder=None, progress=Non
     """Train the pair, then a fresh full network on the frozen model: two `Fitted`."""
 
     def options(phase, settings):
-        path = None if checkpoint_folder is None else Path(checkpoint_folder) / f"{phase}.npz"
-        bar = None if progress is None else progress(phase, settings.num_steps)
-        return {"seeds": seeds, "checkpoint": path, "progress": bar}
+        own = results.training_options(checkpoint_folder, progress, phase, settings.num_steps)
+        return {"seeds": seeds} | own
 
     joint = fit_jointly(splits, design, lookahead=lookahead, **options("joint", design.joint))
     refit = fit_network(

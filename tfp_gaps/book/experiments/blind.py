@@ -13,7 +13,6 @@ the latent that made the image, which is an exact draw from p(z | C). Values are
 """
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -378,9 +377,8 @@ class _Work:
         self.splits = vae.load(size.generator)
 
     def _options(self, name, num_steps):
-        path = None if self._folder is None else Path(self._folder) / f"{name}.npz"
-        bar = None if self._progress is None else self._progress(name, num_steps)
-        return {"seeds": [self.seed], "checkpoint": path, "progress": bar}
+        own = results.training_options(self._folder, self._progress, name, num_steps)
+        return {"seeds": [self.seed]} | own
 
     def _encoder(self, model, splits, name, settings, visible, hidden=None):
         size = replace(
@@ -462,14 +460,7 @@ def stored(scale="book"):
     Raises:
       ResultError: if there are none, or one is incomplete or altered.
     """
-    folder = results.FOLDER / "blind" / scales.check(scale)
-    found = sorted(folder.glob("*.json"))
-    if not found:
-        raise results.ResultError(
-            f"expected stored results in {folder}, but found none. Make them: tfp-gaps run blind "
-            f"--scale {scale} --seeds 0"
-        )
-    return [results.load(path) for path in found]
+    return results.stored("blind", scale, options="--seeds 0")
 
 
 def decompose(result, rows):

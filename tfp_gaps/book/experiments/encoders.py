@@ -12,13 +12,12 @@ on training and on test images. Values are nats per image.
 """
 
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 
 from tfp_gaps import _checks, static_bounds
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.book import results, scales
+from tfp_gaps.book import results
 from tfp_gaps.book.data.images import flatten
 from tfp_gaps.book.experiments import vae
 
@@ -44,9 +43,9 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
     splits = vae.load(size)
 
     def options(name):
-        path = None if checkpoint_folder is None else Path(checkpoint_folder) / f"{name}.npz"
-        bar = None if progress is None else progress(name, size.training.num_steps)
-        return {"seeds": seeds, "checkpoint": path, "progress": bar}
+        steps = size.training.num_steps
+        own = results.training_options(checkpoint_folder, progress, name, steps)
+        return {"seeds": seeds} | own
 
     model = vae.fit(splits, size, **options("model")).model
     posteriors = {}
@@ -107,14 +106,7 @@ def stored(scale, variant):
     Raises:
       ResultError: if there is none, or it is incomplete or altered.
     """
-    folder = results.FOLDER / "encoders" / scales.check(scale) / variant
-    found = sorted(folder.glob("*.json"))
-    if not found:
-        raise results.ResultError(
-            f"expected a stored result in {folder}, but found none. Make it: tfp-gaps run encoders "
-            f"--scale {scale} --seeds 0 1 2 --variant {variant}"
-        )
-    return results.load(found[0])
+    return results.stored("encoders", scale, variant, options="--seeds 0 1 2")[0]
 
 
 def amortisation_gap(result, encoder, family, part="test"):

@@ -23,6 +23,7 @@ import numpy as np
 
 from tfp_gaps import _checks, filtering, storage, training
 from tfp_gaps._tensorflow import tf
+from tfp_gaps.book import results
 from tfp_gaps.book.control import scoring
 from tfp_gaps.book.control.beliefs import BootstrapFilter, DistilledFilter, PartialPosterior
 from tfp_gaps.book.control.watching import (
@@ -36,7 +37,6 @@ from tfp_gaps.book.control.watching import (
 from tfp_gaps.book.distillation import backward
 from tfp_gaps.book.distillation.filter_network import FilterNetwork, negative_log_likelihood
 from tfp_gaps.book.experiments import sequential, traffic
-from tfp_gaps.book.experiments.world_models import find_stored, training_options
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.exact.joint_gaussian import JointGaussian
@@ -224,7 +224,7 @@ def traffic_problem(size, seeds, folder=None, progress=None):
     """
     splits = complete(traffic.load("book", "one"))
     design = replace(traffic.BENCHMARK.size("book", "one").design, joint=size.joint)
-    options = training_options(folder, progress, "joint-full", size.joint.num_steps)
+    options = results.training_options(folder, progress, "joint-full", size.joint.num_steps)
     full = sequential.fit_jointly(splits, design, lookahead=None, seeds=seeds, **options)
     problem = Problem(
         full.model,
@@ -442,7 +442,9 @@ def train_all(problem, size, seeds, folder=None, progress=None):
       The partial network, {name: `FilterNetwork`}, and the four histories.
     """
     named = {
-        name: training_options(folder, progress, name.replace(" ", "-"), size.network.num_steps)
+        name: results.training_options(
+            folder, progress, name.replace(" ", "-"), size.network.num_steps
+        )
         for name in ("partial q", "distilled Gaussian", "distilled mixture", "backward")
     }
     partial, history = fit_partial(problem, size, seeds=seeds, **named["partial q"])
@@ -457,7 +459,7 @@ def train_all(problem, size, seeds, folder=None, progress=None):
 
 
 def _own_partial_pair(problem, size, splits, design, seeds, folder, progress):
-    options = training_options(folder, progress, "joint-partial", size.joint.num_steps)
+    options = results.training_options(folder, progress, "joint-partial", size.joint.num_steps)
     pair = sequential.fit_jointly(splits, design, lookahead=0, seeds=seeds, **options)
     test = np.repeat(problem.test.observations[:, np.newaxis], len(seeds), 1)
     beliefs = {
@@ -555,8 +557,7 @@ def stored(scale, variant):
     Raises:
       ResultError: if there is none, or it is incomplete or altered.
     """
-    options = f"--scale {scale} --seeds 0 1 2 --variant {variant}"
-    return find_stored("filters", scale, variant, "seeds*.json", options)
+    return results.stored("filters", scale, variant, options="--seeds 0 1 2")[0]
 
 
 def coverage_of(result, name, level):

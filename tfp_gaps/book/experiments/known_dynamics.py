@@ -15,6 +15,7 @@ from dataclasses import asdict
 import numpy as np
 
 from tfp_gaps import _checks
+from tfp_gaps.book import results
 from tfp_gaps.book.control.acting import LearnedSimulator
 from tfp_gaps.book.control.beliefs import BootstrapFilter, ExactState
 from tfp_gaps.book.control.environments import Hike
@@ -116,7 +117,7 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
 def _trained(task, size, model, seeds, folder, progress):
     """Beliefs {name: belief} of networks that were trained on the known model, and their ELBOs."""
     explored = world_models.explore(task, size)
-    options = functools.partial(world_models.training_options, folder, progress)
+    options = functools.partial(results.training_options, folder, progress)
     beliefs, elbo = {}, {}
     for name, lookahead in (("partial", 0), ("full", None)):
         fitted = world_models.learn(
@@ -151,4 +152,4 @@ def stored(scale, variant):
     Raises:
       ResultError: if there is none, or it is incomplete or altered.
     """
-    return world_models.find_stored("known_dynamics", scale, variant, "seed*.json")
+    return results.stored("known_dynamics", scale, variant, options="--seeds 0 1 2 3 4")[0]

@@ -120,7 +120,7 @@ class Outcome(NamedTuple):
     """What learning with one look-ahead leads to, and what acting on it costs.
 
     lookahead: k, or None for all conditions.
-    optima: distinct end points of the search, the best bound first: `lqg_learning.Optimum`.
+    optima: distinct end points of the search, the best bound first: `lqg_learning.LearnedSystem`.
     optimal_cost: J* of the true system.
     gap_at_truth: conditioning gap at the parameters of the data, nats per step.
     loss: log-likelihood of the truth minus that of the learned model, nats per step.
@@ -194,7 +194,7 @@ def autoregression(world):
       world: a `World` whose sensor shows every state.
 
     Returns:
-      An `lqg_learning.Optimum`.
+      A `lqg_learning.LearnedSystem`.
 
     >>> round(autoregression(scalar(0.95, 1.0)).model.transition.item(), 4)
     0.5938

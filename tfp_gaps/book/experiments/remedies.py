@@ -154,8 +154,7 @@ def signal_belief(
     Raises:
       ValueError: for a level outside (0, 1), or counts below one.
     """
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level must lie between 0 and 1, but is {level!r}. Use 0.9 for 90 %.")
+    _checks.level(level)
     states, x = exact.sample(world, num_timesteps, num_sequences, seed)
     signal = (states @ world.emission.T)[first:, :, 0]
     if lookahead is None:

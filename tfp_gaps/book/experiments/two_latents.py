@@ -13,7 +13,6 @@ Latents are [..., 2], log densities and gaps in nats, per image.
 
 import functools
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -744,10 +743,10 @@ def run(*, scale, seeds, variant="", checkpoint_folder=None, progress=None):
     _checks.one_of(variant, "variant", VARIANTS)
     size, fitted, content = SIZES[_checks.one_of(scale, "scale of two_latents", SIZES)], {}, {}
     for name, own in size.generators.items():
-        path = None if checkpoint_folder is None else Path(checkpoint_folder) / f"{name}.npz"
-        bar = None if progress is None else progress(name, own.training.num_steps)
+        steps = own.training.num_steps
+        options = results.training_options(checkpoint_folder, progress, name, steps)
         splits, images = load(own, size.num_images)
-        fitted[name] = vae.fit(splits, own, seeds=seeds, checkpoint=path, progress=bar)
+        fitted[name] = vae.fit(splits, own, seeds=seeds, **options)
     for name, own in size.generators.items():
         diverged = fitted[name].history.diverged.tolist()
         measured = measure(fitted[name], own, images, size.grid, size.num_points)
@@ -816,14 +815,8 @@ def stored(scale="book"):
     Raises:
       ResultError: if there is none, or it is incomplete or altered.
     """
-    folder = results.FOLDER / "two_latents" / _checks.one_of(scale, "scale of two_latents", SIZES)
-    found = sorted(folder.glob("*.json"))
-    if not found:
-        raise results.ResultError(
-            f"expected a stored result in {folder}, but found none. Make it: tfp-gaps run "
-            f"two_latents --scale {scale} --seeds 0 1 2"
-        )
-    return results.load(found[0])
+    _checks.one_of(scale, "scale of two_latents", SIZES)
+    return results.stored("two_latents", scale, options="--seeds 0 1 2")[0]
 
 
 def means_over_images(result, quantity):

@@ -444,8 +444,7 @@ def _trained(splits, size, seeds, folder, progress):
 
     A snapshot is kept beside the checkpoint, so that a run that was killed does not lack it.
     """
-    path = None if folder is None else Path(folder) / "joint.npz"
-    bar = None if progress is None else progress("joint", size.training.num_steps)
+    options = results.training_options(folder, progress, "joint", size.training.num_steps)
     found = {}
 
     def watch(model, posterior, step):
@@ -456,7 +455,7 @@ def _trained(splits, size, seeds, folder, progress):
                 text = json.dumps(content).encode()
                 storage.write_atomically(Path(folder) / f"snapshot-{step}.json", text)
 
-    fitted = fit(splits, size, seeds=seeds, checkpoint=path, progress=bar, watch=watch)
+    fitted = fit(splits, size, seeds=seeds, watch=watch, **options)
     for step in size.snapshots:
         if str(step) not in found:
             kept = Path(folder) / f"snapshot-{step}.json"
@@ -500,14 +499,7 @@ def stored(scale, variant):
       ResultError: if there is none, or it is incomplete or altered.
     """
     _checks.one_of(variant, "variant", VARIANTS)
-    folder = results.FOLDER / "vae" / scales.check(scale) / variant
-    found = sorted(folder.glob("*.json"))
-    if not found:
-        raise results.ResultError(
-            f"expected a stored result in {folder}, but found none. Make it: tfp-gaps run vae "
-            f"--scale {scale} --seeds 0 --variant {variant}"
-        )
-    return results.load(found[0])
+    return results.stored("vae", scale, variant, options="--seeds 0")[0]
 
 
 EVIDENCE = ("annealed", "iwae", *(f"iwae_best_{short}" for short in FAMILIES))

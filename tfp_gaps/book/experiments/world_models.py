@@ -16,7 +16,6 @@ rewards.
 
 import functools
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -227,14 +226,6 @@ def learn(task, size, explored, *, lookahead, seeds, known=None, **options):
     )
 
 
-def training_options(folder, progress, name, steps):
-    """Where a phase of a run keeps its checkpoint, and what it reports to; both may be None."""
-    return {
-        "checkpoint": None if folder is None else Path(folder) / f"{name}.npz",
-        "progress": None if progress is None else progress(name, steps),
-    }
-
-
 def elbo_of(fitted, explored, size):
     """On the validation episodes, nats per step: one float per seed."""
     loss = sequential.validation_loss(
@@ -357,7 +348,7 @@ def run(*, scale, lookahead, seeds, variant, checkpoint_folder=None, progress=No
     """
     task, size = task_of(variant), size_of(scale)
     explored = explore(task, size)
-    options = functools.partial(training_options, checkpoint_folder, progress)
+    options = functools.partial(results.training_options, checkpoint_folder, progress)
     fitted = learn(
         task,
         size,
@@ -480,16 +471,8 @@ def stored(scale, variant, lookahead):
       ResultError: if there is none, or it is incomplete or altered.
     """
     label = "full" if lookahead is None else lookahead
-    return find_stored("world_models", scale, variant, f"k{label}-*.json", f"--lookahead {label} ")
-
-
-def find_stored(experiment, scale, variant, pattern, options=""):
-    """Read the one committed result whose name has a pattern; `stored` says what it raises."""
-    folder = results.FOLDER / experiment / scales.check(scale) / variant
-    found = sorted(folder.glob(pattern))
-    if not found:
-        raise results.ResultError(
-            f"expected a stored result {pattern} in {folder}, but found none. Make it: tfp-gaps "
-            f"run {experiment} --scale {scale} {options}--seeds 0 1 2 3 4 --variant {variant}"
-        )
-    return results.load(found[0])
+    options = f"--lookahead {label} --seeds 0 1 2 3 4"
+    found = results.stored(
+        "world_models", scale, variant, names=f"k{label}-*.json", options=options
+    )
+    return found[0]

@@ -1,9 +1,15 @@
 """The ledger of claims: what was claimed, what decides it, and what a chapter measured.
 
-`book/claims.yml` holds every claim with its criteria; a chapter hands its measurements to a
-`Ledger`, which computes the verdict from numbers and criteria alone and stores the record in the
-notebook's output; `collect` reads those records back for the scorecard. So a chapter cannot claim
-what the file does not know, and the scorecard cannot show what no chapter measured.
+`book/claims.yml` holds every claim with its criteria; a chapter hands its numbers to a `Ledger`:
+
+    ledger = Ledger("conditioning")
+    ledger.put("gap", f"{gap:.2f}")             # the text shows {glue:text}`conditioning-gap`
+    ledger.record("C20", {"max density difference": difference})      # an `Estimate` or a number
+    print(ledger.verdict_lines())
+
+The verdict follows from numbers and criteria alone, and the record is stored in the notebook's
+output, where `scorecard` finds it. So a chapter cannot claim what the file does not know, and the
+scorecard cannot show what no chapter measured.
 
 A criterion compares an estimate (value v, standard error s) with a bound b:
 at_most: v <= b;  at_least: v - z s >= b;  at_most_se: v + z s <= b;
@@ -12,15 +18,14 @@ equals: |v - b| <= max(tolerance, z s), and z s <= max_error where one is given.
 
 import collections
 import dataclasses
-import json
 import math
+import numbers
 import pathlib
 import re
-import typing
 
 import yaml
 
-from tfp_gaps.book.ledger import view as _claims_view
+from tfp_gaps.book.ledger import view
 from tfp_gaps.estimate import Estimate
 
 MIME = "application/vnd.tfp-gaps.claim+json"
@@ -184,7 +189,12 @@ class Record:
                 f"change the criteria of {claim.id} in claims.yml."
             )
         for name, estimate in self.estimates.items():
-            _check_estimate(estimate, f"{claim.id}, {name!r}")
+            if not isinstance(estimate, Estimate):
+                raise ClaimsError(
+                    f"{claim.id}, {name!r}: expected an Estimate or a number, found "
+                    f"{type(estimate).__name__} {estimate!r}. Give a number if it is exact, and "
+                    "Estimate(value, standard_error) if it is not."
+                )
 
     @property
     def verdict(self):
@@ -207,15 +217,6 @@ class Record:
         estimates = {name: self.estimates[name].as_dict() for name in self.claim.names}
         answer = {"estimates": estimates, "verdict": self.verdict}
         return {"id": self.claim.id, **self.claim.question(), **answer}
-
-
-def _check_estimate(estimate, where):
-    """Refuse plain numbers; that an `Estimate` is finite, it has checked itself."""
-    if not isinstance(estimate, Estimate):
-        raise ClaimsError(
-            f"{where}: expected an Estimate, found {type(estimate).__name__} {estimate!r}. Wrap "
-            "the number with its standard error: Estimate(value, standard_error)."
-        )
 
 
 # --- reading claims.yml ------------------------------------------------------------------------
@@ -294,7 +295,7 @@ def _parse_claim(entry, where):
     allowed = [field.name for field in dataclasses.fields(Claim)]
     _check_keys(entry, where, ["id", "statement", "source", "kind", "chapter"], allowed)
     where = f"{where} ({entry['id']})"
-    _check_match(entry["id"], r"C\d\d", f"{where}: id", "like C07")
+    _check_text(entry["id"], f"{where}: id", "a name like C07", r"C\d\d")
     _check_text(entry["statement"], f"{where}: statement")
     _check_choice(entry["kind"], KINDS, f"{where}: kind")
     if not isinstance(entry["source"], list) or not entry["source"]:
@@ -324,7 +325,7 @@ def _check_chapter_or_plan(entry, where):
             raise ClaimsError(f"{where}: has criteria, but no chapter that could decide them.")
         return
     advice = "a page name such as linear-gaussian, or null"
-    _check_match(entry["chapter"], r"[a-z0-9]+(-[a-z0-9]+)*", f"{where}: chapter", advice)
+    _check_text(entry["chapter"], f"{where}: chapter", advice, r"[a-z0-9]+(-[a-z0-9]+)*")
     if not entry.get("criteria"):
         raise ClaimsError(f"{where}: has a chapter, but no criteria: nothing could decide it.")
     if "plan" in entry:
@@ -376,19 +377,13 @@ def _check_keys(entry, where, required, allowed):
         )
 
 
-def _check_text(value, where):
-    if not isinstance(value, str) or not value.strip():
-        raise ClaimsError(f"{where}: expected some text, found {value!r}.")
-
-
-def _check_match(value, pattern, where, advice):
+def _check_text(value, where, wanted="some text", pattern=r"(?s).*\S.*"):
     if not isinstance(value, str) or not re.fullmatch(pattern, value):
-        raise ClaimsError(f"{where}: expected {advice}, found {value!r}.")
+        raise ClaimsError(f"{where}: expected {wanted}, found {value!r}.")
 
 
 def _check_choice(value, choices, where):
-    if not isinstance(value, str) or value not in choices:
-        raise ClaimsError(f"{where}: expected one of {list(choices)}, found {value!r}.")
+    _check_text(value, where, f"one of {list(choices)}", "|".join(choices))
 
 
 def _check_number(value, where, minimum=-math.inf):
@@ -405,57 +400,80 @@ def _check_number(value, where, minimum=-math.inf):
 
 
 class Ledger:
-    """The claims of one chapter, recorded one by one.
+    """The numbers of one chapter: those of its text, and its claims, recorded one by one.
 
     Args:
       chapter: the page name, as in claims.yml.
       path: the claims file; by default the book's own.
 
     Raises:
-      ClaimsError: if claims.yml assigns no claim to `chapter`.
+      ClaimsError: if there is no such page and claims.yml assigns no claim to it.
 
-    Example (the table that `record` displays goes to the notebook's output):
+    Example (what `put` and `record` display goes to the notebook's output):
 
-    >>> list(Ledger("digits").claims)
-    ['C31']
+    >>> list(Ledger("digits").claims), list(Ledger("index").claims)
+    (['C31'], [])
     """
 
     def __init__(self, chapter, path=None):
+        path = default_path() if path is None else pathlib.Path(path)
         everything = load(path)
-        chapters = sorted({claim.chapter for claim in everything.values() if claim.chapter})
-        if chapter not in chapters:
+        self.chapter = chapter
+        self.claims = {key: claim for key, claim in everything.items() if claim.chapter == chapter}
+        self.records = {}
+        if not self.claims and not path.with_name(f"{chapter}.ipynb").is_file():
+            chapters = sorted({claim.chapter for claim in everything.values() if claim.chapter})
             raise ClaimsError(
                 f"No claim of claims.yml belongs to the chapter {chapter!r}. Chapters with claims: "
                 f"{', '.join(chapters)}. Use one of these, or set `chapter:` of the claims first."
             )
-        self.chapter = chapter
-        self.claims = {key: claim for key, claim in everything.items() if claim.chapter == chapter}
-        self.records = {}
 
-    def record(self, claim_id, estimates):
+    def put(self, name, value):
+        """Glue `str(value)`, which the text shows by {glue:text}`CHAPTER-NAME`."""
+        from myst_nb import glue
+
+        glue(f"{self.chapter}-{name}", str(value), display=False)
+
+    def judge(
+        self,
+        name,
+        difference,
+        above="above zero by more than three standard errors",
+        below="**below** zero by more than three standard errors",
+        undecided="not told apart from zero by three standard errors",
+    ):
+        """Put a difference, and as `name`-words what `in_words` says of its sign."""
+        self.put(name, difference)
+        words = in_words(difference, above=above, below=below, undecided=undecided)
+        self.put(f"{name}-words", words)
+
+    def record(self, claim_id, measured):
         """Decide a claim from its measurements and display the record.
 
-        The output carries the anchor `claim-<id>` and, as `MIME`, everything that `collect` needs.
-        Recording a claim again (a cell run twice) replaces the earlier record.
+        The output carries the anchor `claim-<id>` and, as `MIME`, everything that the scorecard
+        needs. Recording a claim again (a cell run twice) replaces the earlier record.
 
         Args:
           claim_id: for example "C20"; must belong to this chapter.
-          estimates: dict from each criterion and caveat name of the claim to an `Estimate`.
+          measured: dict from each criterion and caveat name of the claim to an `Estimate`, or to a
+            number, which is taken as exact.
 
         Raises:
-          ClaimsError: if the claim is not this chapter's, or `estimates` do not fit it.
+          ClaimsError: if the claim is not this chapter's, or what was measured does not fit it.
         """
         if claim_id not in self.claims:
             raise ClaimsError(
                 f"claims.yml does not assign {claim_id} to the chapter {self.chapter!r}, which "
-                f"decides {', '.join(self.claims)}. Record one of these, or change its chapter."
+                f"decides {', '.join(self.claims) or 'none'}. Record one of these, or change its "
+                "chapter."
             )
-        record = Record(self.claims[claim_id], dict(estimates))
+        estimates = {name: _as_estimate(value) for name, value in measured.items()}
+        record = Record(self.claims[claim_id], estimates)
         self.records[claim_id] = record
         _display(
             {
-                "text/plain": _claims_view.record_text(record),
-                "text/html": _claims_view.record_html(record),
+                "text/plain": view.record_text(record),
+                "text/html": view.record_html(record),
                 MIME: record.as_dict(),
             }
         )
@@ -475,6 +493,23 @@ class Ledger:
         return "\n".join(f"{key} {self.records[key].verdict}" for key in self.claims)
 
 
+def _as_estimate(value):
+    """A plain number is exact; whatever else is left to `Record`, which refuses what it must."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return Estimate.exact(value) if is_number else value
+
+
+def in_words(difference, *, above, below, undecided, z=3.0):
+    """Choose the words for a difference by its sign, if that is beyond `z` standard errors.
+
+    >>> words = {"above": "higher", "below": "lower", "undecided": "not told apart"}
+    >>> in_words(Estimate(1.0, 0.1), **words), in_words(Estimate(0.2, 0.1), **words)
+    ('higher', 'not told apart')
+    """
+    low, high = difference.interval(z)
+    return above if low > 0 else below if high < 0 else undecided
+
+
 def _display(bundle):
     """Show a mime bundle in a notebook, and its plain text anywhere else."""
     try:
@@ -488,172 +523,3 @@ def _display(bundle):
         print(bundle["text/plain"])
     else:
         display(bundle, raw=True)
-
-
-# --- for the scorecard -------------------------------------------------------------------------
-
-
-def collect(book_dir):
-    """Read the records out of the executed chapters.
-
-    Args:
-      book_dir: folder with claims.yml and the executed notebooks.
-
-    Returns:
-      records: dict from claim id to `Record`, in the order of claims.yml; only claims that a
-        chapter has measured.
-
-    Raises:
-      ClaimsError: if a record belongs to an unknown claim or to another chapter, occurs twice, was
-        decided under criteria that claims.yml no longer holds, or states a verdict that its own
-        numbers do not give; if a notebook cannot be read.
-    """
-    book_dir = pathlib.Path(book_dir)
-    claims, found = load(book_dir / "claims.yml"), {}
-    for notebook in sorted(book_dir.glob("*.ipynb")):
-        for stored in _stored_records(notebook):
-            record = _restore(stored, claims, notebook.stem)
-            if record.claim.id in found:
-                raise ClaimsError(f"{notebook.name} holds two records of {record.claim.id}.")
-            found[record.claim.id] = record
-    return {key: found[key] for key in claims if key in found}
-
-
-def _stored_records(notebook):
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise ClaimsError(f"{notebook} is not a readable notebook: {error!r}.") from error
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    return [output["data"][MIME] for output in outputs if MIME in output.get("data", {})]
-
-
-def _restore(stored, claims, chapter):
-    """Return the `Record` behind stored JSON, refusing everything that is not today's ledger."""
-    try:
-        claim_id, verdict = stored["id"], stored["verdict"]
-        estimates = {name: Estimate.from_dict(entry) for name, entry in stored["estimates"].items()}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ClaimsError(f"{chapter}.ipynb holds a damaged claim record: {error!r}.") from error
-    where, rerun = f"{chapter}.ipynb records {claim_id}", f"Execute the chapter {chapter!r} again."
-    claim = claims.get(claim_id)
-    if claim is None:
-        raise ClaimsError(f"{where}, which claims.yml does not know.")
-    if claim.chapter != chapter:
-        raise ClaimsError(f"{where}, which claims.yml assigns to {claim.chapter!r}.")
-    changed = [key for key, now in claim.question().items() if stored.get(key) != now]
-    if changed:
-        raise ClaimsError(
-            f"{where}, but stale: claims.yml has since changed its {', '.join(changed)}. {rerun}"
-        )
-    record = Record(claim, estimates)
-    if verdict != record.verdict:
-        raise ClaimsError(
-            f"{where} as {verdict!r}, but its own numbers say {record.verdict!r}. {rerun}"
-        )
-    return record
-
-
-class Row(typing.NamedTuple):
-    """One line of the scorecard; `record` and `link` are None for a claim nobody measured."""
-
-    claim: Claim
-    record: Record | None
-    verdict: str
-    link: str | None
-    note: str
-
-
-def scorecard_rows(claims, records):
-    """Return one `Row` per claim.
-
-    Args:
-      claims: what `load` returns.
-      records: what `collect` returns.
-
-    Returns:
-      rows: list of `Row`. `link` leads to the cell of the built page that measured the claim, and
-        is None if none did; `note` says what qualifies the verdict, or what is planned.
-    """
-    return [_row(claim, records.get(claim.id)) for claim in claims.values()]
-
-
-def _row(claim, record):
-    if record is not None:
-        note = " ".join(caveat.text for caveat in record.standing_caveats)
-        return Row(claim, record, record.verdict, f"{claim.chapter}.html#claim-{claim.id}", note)
-    unrecorded = f"The chapter {claim.chapter} has not recorded it yet."
-    return Row(claim, None, NOT_TESTED, None, claim.plan or unrecorded)
-
-
-def verdict_totals(rows):
-    """Return a dict from each of the four verdicts to how many rows have it."""
-    counts = collections.Counter(row.verdict for row in rows)
-    return {verdict: counts[verdict] for verdict in VERDICTS}
-
-
-def summary_line(rows):
-    """Return the totals as one stable line.
-
-    >>> summary_line([])
-    '0/0 claims reproduced (0 of them with qualification), 0 different, 0 not tested here yet'
-    """
-    totals = verdict_totals(rows)
-    reproduced = totals[REPRODUCED] + totals[QUALIFIED]
-    return (
-        f"{reproduced}/{len(rows)} claims reproduced ({totals[QUALIFIED]} of them with "
-        f"qualification), {totals[DIFFERENT]} different, {totals[NOT_TESTED]} not tested here yet"
-    )
-
-
-def verdicts_at(records, standard_errors):
-    """Return the verdicts had every criterion and caveat asked for so many standard errors.
-
-    Args:
-      records: dict from claim id to `Record`, as from `collect`.
-      standard_errors: takes the place of `Criterion.z` everywhere.
-
-    Returns:
-      dict from claim id to verdict.
-
-    >>> gain = Criterion("gain", "at_least", 0.0, why="a sign")
-    >>> claim = Claim("C99", "it helps", ("somebody",), "qualitative", "sums", (gain,))
-    >>> records = {"C99": Record(claim, {"gain": Estimate(4.0, 1.0)})}
-    >>> [verdicts_at(records, number)["C99"] for number in (3, 5)]
-    ['reproduced', 'different']
-    """
-
-    def asking(criteria):
-        return tuple(dataclasses.replace(each, z=float(standard_errors)) for each in criteria)
-
-    return {
-        claim_id: dataclasses.replace(
-            record,
-            claim=dataclasses.replace(
-                record.claim,
-                criteria=asking(record.claim.criteria),
-                caveats=asking(record.claim.caveats),
-            ),
-        ).verdict
-        for claim_id, record in records.items()
-    }
-
-
-def scorecard_html(rows, reasons=True):
-    """Return the measured claims as an HTML table: numbers, reasons, verdict, link to the cell.
-
-    Args:
-      rows: what `scorecard_rows` returns, or a selection of it.
-      reasons: whether to print why each bound is what it is; False for a short table.
-    """
-    return _claims_view.scorecard_html(rows, reasons)
-
-
-def pending_html(rows):
-    """Return the claims that no chapter has measured as an HTML table, with what is planned."""
-    return _claims_view.pending_html(rows)
-
-
-def totals_html(rows):
-    """Return the totals by verdict as an HTML list."""
-    return _claims_view.totals_html(verdict_totals(rows))

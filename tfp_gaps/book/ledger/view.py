@@ -75,7 +75,7 @@ def scorecard_html(rows, reasons=True):
     """Return the measured claims as an HTML table, one row each.
 
     Args:
-      rows: `claims.Row` list; rows without a record are left to `pending_html`.
+      rows: `scorecard.Row` list; rows without a record are left to `pending_html`.
       reasons: whether to print why each bound is what it is.
     """
     measured = [_scorecard_row(row, reasons) for row in rows if row.record is not None]

@@ -12,7 +12,7 @@ References: Anderson and Moore 1979, Optimal Filtering.
 import numpy as np
 import scipy.linalg
 
-from tfp_gaps.exact import linear_gaussian_recursions as recursions
+from tfp_gaps.exact._numerics import algebra
 
 # A spectral radius that exceeds one by rounding only, or misses it by rounding, is one.
 ROUNDING = 1e-9
@@ -46,7 +46,7 @@ def riccati(transition, emission, transition_cov, emission_cov):
 
     def step(covariance, advance):
         seen = filtered(covariance, emission, emission_cov)
-        return recursions.symmetric(recursions.congruence(advance, seen)) + transition_cov
+        return algebra.symmetric(algebra.congruence(advance, seen)) + transition_cov
 
     try:
         covariance = scipy.linalg.solve_discrete_are(
@@ -72,7 +72,7 @@ def gain(covariance, emission, emission_cov):
     >>> gain(np.eye(1), np.eye(1), 3.0 * np.eye(1)).tolist()
     [[0.25]]
     """
-    innovation_cov = recursions.symmetric(recursions.congruence(emission, covariance))
+    innovation_cov = algebra.symmetric(algebra.congruence(emission, covariance))
     inverse = np.linalg.pinv(innovation_cov + emission_cov, hermitian=True)
     return covariance @ emission.T @ inverse
 
@@ -85,7 +85,7 @@ def filtered(covariance, emission, emission_cov):
     """
     weight = gain(covariance, emission, emission_cov)
     shrink = np.eye(len(covariance)) - weight @ emission
-    return recursions.congruence(shrink, covariance) + recursions.congruence(weight, emission_cov)
+    return algebra.congruence(shrink, covariance) + algebra.congruence(weight, emission_cov)
 
 
 def lyapunov(transition, noise):
@@ -96,9 +96,9 @@ def lyapunov(transition, noise):
     """
     total, advance = noise, transition
     while np.any(np.abs(advance) > 1e-30):
-        total = total + recursions.congruence(advance, total)
+        total = total + algebra.congruence(advance, total)
         advance = advance @ advance
-    return recursions.symmetric(total)
+    return algebra.symmetric(total)
 
 
 def spectral_radius(matrix):

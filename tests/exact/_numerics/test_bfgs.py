@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.optimize
 
-from tfp_gaps.exact._numerics import batched_bfgs
+from tfp_gaps.exact._numerics import bfgs
 
 
 def rosenbrock(x):
@@ -13,7 +13,7 @@ def rosenbrock(x):
 
 def test_every_row_reaches_the_bottom_of_the_valley():
     starts = np.random.default_rng(0).standard_normal((20, 2)) * 2
-    ends = batched_bfgs.minimise(rosenbrock, starts, tolerance=1e-8)
+    ends = bfgs.minimise(rosenbrock, starts, tolerance=1e-8)
     # A row may end when 1e-12 is left to gain: .4 distance^2 / 2, as the least curvature is .4.
     np.testing.assert_allclose(ends.values, 0.0, atol=2e-12)
     np.testing.assert_allclose(ends.vectors, 1.0, atol=5e-6)
@@ -30,16 +30,16 @@ def test_quadratic_of_bad_condition_matches_the_solution():
         gradient = (x - target) @ hessian
         return 0.5 * np.sum((x - target) * gradient, axis=1), gradient
 
-    ends = batched_bfgs.minimise(bowl, np.zeros((3, 6)), tolerance=1e-9)
+    ends = bfgs.minimise(bowl, np.zeros((3, 6)), tolerance=1e-9)
     # It may also end by `PRECISION` = 1e-12 = curvature * distance^2 / 2, at curvature .01.
     np.testing.assert_allclose(ends.vectors, np.tile(target, (3, 1)), atol=2e-5)
 
 
 def test_rows_do_not_disturb_each_other():
     starts = np.array([[-1.2, 1.0], [3.0, -2.0], [0.5, 0.5]])
-    together = batched_bfgs.minimise(rosenbrock, starts, tolerance=1e-6)
+    together = bfgs.minimise(rosenbrock, starts, tolerance=1e-6)
     for i, start in enumerate(starts):
-        alone = batched_bfgs.minimise(rosenbrock, start[np.newaxis], tolerance=1e-6)
+        alone = bfgs.minimise(rosenbrock, start[np.newaxis], tolerance=1e-6)
         np.testing.assert_allclose(alone.vectors[0], together.vectors[i], atol=1e-12)
 
 
@@ -48,7 +48,7 @@ def test_regions_without_value_are_avoided_and_reported():
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.sum(x - np.log(x), axis=1), 1.0 - 1.0 / x
 
-    ends = batched_bfgs.minimise(logarithmic, np.array([[20.0], [0.01], [-1.0]]), tolerance=1e-8)
+    ends = bfgs.minimise(logarithmic, np.array([[20.0], [0.01], [-1.0]]), tolerance=1e-8)
     np.testing.assert_allclose(ends.vectors[:2], 1.0, atol=1e-6)
     assert ends.values[2] == np.inf and ends.vectors[2] == -1.0
 
@@ -60,6 +60,19 @@ def test_no_more_evaluations_than_allowed():
         calls.append(len(x))
         return rosenbrock(x)
 
-    ends = batched_bfgs.minimise(counted, np.array([[-1.2, 1.0]]), tolerance=0.0, max_steps=5)
+    ends = bfgs.minimise(counted, np.array([[-1.2, 1.0]]), tolerance=0.0, max_steps=5)
     assert len(calls) == 6
     assert ends.values[0] < rosenbrock(np.array([[-1.2, 1.0]]))[0]
+
+
+def test_a_singular_trial_does_not_spoil_its_neighbours():
+    def objective(steps):
+        if np.any(np.abs(steps.real) > 9):
+            raise np.linalg.LinAlgError("singular")
+        return -np.sum(steps**2, axis=-1)
+
+    values, gradients = bfgs.complex_step(
+        objective, np.array([[1.0, 2.0], [10.0, 0.0], [3.0, 0.0]])
+    )
+    np.testing.assert_allclose(values, [-5.0, np.inf, -9.0])
+    np.testing.assert_allclose(gradients, [[-2.0, -4.0], [0.0, 0.0], [-6.0, 0.0]])
