@@ -7,10 +7,12 @@ is that of Zhang and Stephens (2009) with the prior of Vehtari et al. (2024), wh
 marks the estimates that their standard errors say nothing about.
 """
 
+import contextlib
 import warnings
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 from tfp_gaps._tensorflow import tf, tfp
 
@@ -18,7 +20,8 @@ tfd = tfp.distributions
 
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 LARGEST_K = 0.7
-SMALLEST_EFFECTIVE_SIZE = 10
+_FEWEST_WEIGHTS = 100
+"""Of which a tail is fitted: the largest twenty, with a standard error of k-hat of 0.3."""
 _LARGEST_ROUNDING, _NOTABLE_ROUNDING = 0.1, 0.01  # nats
 
 _SHAPES = (
@@ -26,6 +29,8 @@ _SHAPES = (
     "tfd.Independent or tfd.Sample for plates and a trailing axis ([..., tf.newaxis]) for what a "
     "plate shares."
 )
+
+TRANSFORM = "Write the part as a transform of unconstrained ones, such as tf.exp of a normal part."
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -94,47 +99,55 @@ def joint(distribution):
         )
 
 
+@contextlib.contextmanager
+def users_code(what, advice):
+    """Say in one sentence what failed where the model's own code runs, whatever it raises."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        found = f"{type(error).__name__}: {text[0][:200] if text else ''}".rstrip(" .:")
+        raise ValueError(f"{what} could not be evaluated ({found}). {advice}") from error
+
+
 def latents(model, pinned):
-    """Refuse latent parts that are nested or not continuous; return the default bijector."""
+    """Refuse latent parts that are nested or discrete, or have no default bijector."""
     for name, shape, dtype in zip(
         model.latents,
         _values(model, pinned.event_shape),
         _values(model, pinned.dtype),
         strict=True,
     ):
-        if not isinstance(shape, tf.TensorShape):
+        if not isinstance(shape, tf.TensorShape) or tf.nest.is_nested(dtype):
             raise ValueError(
                 f"latent parts must be arrays, but {name!r} is a joint distribution of its own. "
                 f"Write its parts into the outer one."
             )
+        if not shape.is_fully_defined():
+            raise ValueError(
+                f"latent parts must have a known event shape, but that of {name!r} is {shape}. "
+                f"Give its distribution the sizes as Python integers."
+            )
         if not tf.as_dtype(dtype).is_floating:
-            _refuse_discrete(name, f"has dtype {tf.as_dtype(dtype).name}")
-    try:
-        made = dict(zip(model._names, _flat(model.joint.sample_distributions(seed=(0, 0))[0])))
-    except Exception as error:  # whatever the user's own code raises
-        raise ValueError(f"the model could not be drawn from: {_line(error)}") from error
+            _refuse_part(name, f"has dtype {tf.as_dtype(dtype).name}")
+    with users_code("a draw of the model", "Sample the joint distribution alone until it works."):
+        made = model.joint.sample_distributions(seed=(0, 0))[0]
+    made = model._by_name(made, model._names)
     for name in model.latents:
         try:
             bijector = made[name].experimental_default_event_space_bijector()
         except (NotImplementedError, AttributeError, TypeError):
             bijector = None
         if bijector is None:
-            _refuse_discrete(name, f"({type(made[name]).__name__}) has no default bijector")
-    return pinned.experimental_default_event_space_bijector()
+            _refuse_part(name, f"({type(made[name]).__name__}) has no default bijector")
 
 
-def _refuse_discrete(name, found):
+def _refuse_part(name, found):
     raise ValueError(
-        f"latent parts must be continuous, but {name!r} {found}. Sum it out, for instance with "
-        f"tfd.MixtureSameFamily or tfd.HiddenMarkovModel as the observed part."
+        f"latent parts must be continuous and have a default bijector, but {name!r} {found}. Sum "
+        f"discrete parts out, for instance with tfd.MixtureSameFamily or tfd.HiddenMarkovModel as "
+        f"the observed part; write others as transforms of normal parts."
     )
-
-
-def _flat(structure):
-    """The parts of a joint distribution's structure in the order of the model."""
-    if isinstance(structure, dict):
-        return list(structure.values())
-    return list(structure) if isinstance(structure, list | tuple) else [structure]
 
 
 def _values(model, structure):
@@ -160,16 +173,19 @@ def support(model, free_shapes):
                 f"transform of unconstrained parts, such as tf.nn.softmax of a normal part."
             )
     numbers = _probe_numbers(model, 7, 1)
-    parts, _ = model.constrain(numbers)
-    # Copies, because TFP's bijectors remember what they were applied to.
-    copies = {name: tf.constant(value.numpy()) for name, value in parts.items()}
-    back, _ = model.constrain(model.unconstrain(copies))
-    again = model.unconstrain({name: tf.constant(value.numpy()) for name, value in back.items()})
+    with users_code("the model's default bijector", TRANSFORM):
+        again = model.unconstrain(_copies(model.constrain(numbers)[0]))
+        again = model.unconstrain(_copies(model.constrain(again)[0]))
     if not np.allclose(again, numbers, rtol=1e-2, atol=1e-2):
         raise ValueError(
             f"the default bijector of {', '.join(model.latents)} must be one to one, but draws do "
-            f"not come back from it. Write the parts as transforms of unconstrained ones."
+            f"not come back from it. {TRANSFORM}"
         )
+
+
+def _copies(parts):
+    """Tensors that TFP's bijectors, which remember what they were applied to, do not know."""
+    return {name: tf.constant(value.numpy()) for name, value in parts.items()}
 
 
 def _probe_numbers(model, draws, data):
@@ -189,21 +205,16 @@ def shapes(model, example):
     for count in (1, data):
         x = np.broadcast_to(example, [count, *np.shape(example)])
         parts, _ = model.constrain(_probe_numbers(model, draws, count))
-        try:
+        with users_code(f"the model at {draws} draws of {count} data", _SHAPES):
             terms = model.log_terms(parts, x)
             total = model.log_joint(parts, x).numpy()
             last = {name: value[-1:, -1:] for name, value in parts.items()}
             alone = model.log_joint(last, x[-1:]).numpy()
-        except Exception as error:  # whatever the user's own code raises
-            raise ValueError(
-                f"the joint distribution could not be evaluated at {draws} draws for each of "
-                f"{count} data: {_line(error)} {_SHAPES}"
-            ) from error
         for name, term in terms.items():
             if term.shape != (draws, count):
                 raise ValueError(
                     f"ln p of part {name!r} has shape {term.shape} for {draws} draws and {count} "
-                    f"datum(s). {_SHAPES}"
+                    f"datum/data. {_SHAPES}"
                 )
         if total.shape != (draws, count) or alone.shape != (1, 1):
             raise ValueError(f"ln p(x, z) has shape {total.shape}. {_SHAPES}")
@@ -214,12 +225,6 @@ def shapes(model, example):
                 f"ln p(x, z) of one draw is {float(alone[0, 0]):.6g} alone, but "
                 f"{float(total[-1, -1]):.6g} beside others: draws or data are mixed. {_SHAPES}"
             )
-
-
-def _line(error):
-    """The first line of a message, short enough for a sentence."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200] if text else ''}."
 
 
 # --- densities ------------------------------------------------------------------------------------
@@ -343,10 +348,11 @@ class Diagnostics(NamedTuple):
     """How far a bound from importance weights can be trusted, datum by datum.
 
     k_hat: shape of the tail of the weights, [data]; above 0.7 neither value nor error can be
-      trusted. NaN below 25 weights.
+      trusted. Of fewer than 100 weights NaN, or that of the q where chains start.
     effective_size: of the weights, [data].
-    reliable: bool [data]: k_hat is at most 0.7, and the effective size at least 10 (or half the
-      weights, where there are fewer than 20).
+    reliable: bool [data]: an effective size of at least 10 (or half the weights, where there are
+      fewer than 100), and k_hat at most 0.7. Chains whose start has a larger one must have nearly
+      equal weights, with an effective size of nine tenths.
     """
 
     k_hat: np.ndarray
@@ -361,21 +367,25 @@ class Diagnostics(NamedTuple):
         return ", unreliable" if bad == count else f", unreliable for {bad} of {count} data"
 
 
-def diagnose(log_weights):
-    """`Diagnostics` of ln w, [K, data]."""
+def diagnose(log_weights, start=None):
+    """`Diagnostics` of ln w, [K, data]; `start` are those of the q from which chains started."""
     values = np.asarray(log_weights, np.float64)
     scaled = np.exp(values - values.max(0))
     size = scaled.sum(0) ** 2 / (scaled**2).sum(0)
     k_hat = np.array([pareto_k(row) for row in values.T])
-    least = min(SMALLEST_EFFECTIVE_SIZE, len(values) / 2)
-    return Diagnostics(k_hat, size, ~(k_hat > LARGEST_K) & (size >= least))
+    reliable = size >= (10 if len(values) >= _FEWEST_WEIGHTS else len(values) / 2)
+    if start is not None and np.isnan(k_hat).all():
+        reliable &= (start.k_hat <= LARGEST_K) | (size >= 0.9 * len(values))
+        k_hat = start.k_hat
+    else:
+        reliable &= ~(k_hat > LARGEST_K)
+    return Diagnostics(k_hat, size, reliable)
 
 
 def pareto_k(log_weights):
     """Shape of the generalised Pareto distribution of the largest weights, as `arviz.psislw`.
 
-    The largest min(K / 5, 3 sqrt K) of K; NaN where these are fewer than five, -inf where they are
-    all the same.
+    The largest min(K / 5, 3 sqrt K) of K; NaN for K < 100, -inf where these are all the same.
 
     >>> draws = np.random.default_rng(0).pareto(2.0, 20000)  # tail index 1 / 2
     >>> bool(abs(pareto_k(np.log(draws)) - 0.5) < 0.1)
@@ -383,9 +393,9 @@ def pareto_k(log_weights):
     """
     values = np.sort(np.asarray(log_weights, np.float64))
     count = len(values)
-    tail = int(np.ceil(min(0.2 * count, 3 * np.sqrt(count))))
-    if tail < 5:
+    if count < _FEWEST_WEIGHTS:
         return np.nan
+    tail = int(np.ceil(min(0.2 * count, 3 * np.sqrt(count))))
     cutoff = values[-tail - 1] - values[-1]
     exceeding = np.exp(values[-tail:] - values[-1]) - np.exp(cutoff)
     if exceeding[-1] <= 1e-6 or exceeding[0] == exceeding[-1]:
@@ -401,8 +411,7 @@ def _generalised_pareto(x):
     theta = theta / (3 * x[int(n / 4 + 0.5) - 1]) + 1 / x[-1]
     shape = np.log1p(-theta[:, np.newaxis] * x).mean(1)
     likelihood = n * (np.log(-theta / shape) - shape - 1)
-    weights = 1 / np.exp(likelihood - likelihood[:, np.newaxis]).sum(1)
-    weights = np.where(weights < 10 * np.finfo(float).eps, 0.0, weights)
-    best = np.sum(theta * weights) / weights.sum()
+    weights = special.softmax(likelihood)
+    best = np.sum(theta * weights)
     # A weak prior towards 1/2, worth ten exceedances.
     return (n * np.log1p(-best * x).mean() + 5) / (n + 10)

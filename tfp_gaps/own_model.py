@@ -66,10 +66,13 @@ class Model:
         example = tf.convert_to_tensor(example)
         self._example_shape = tuple(example.shape)
         self._observed_dtype = example.dtype.as_numpy_dtype
-        pinned = joint.experimental_pin(**{observed: example})
-        self._structure = pinned.event_shape
-        self._bijector = _model_checks.latents(self, pinned)
-        free = self._bijector.inverse_event_shape(self._structure)
+        with _model_checks.users_code("the model", "Sample the joint distribution alone first."):
+            pinned = joint.experimental_pin(**{observed: example})
+            self._structure = pinned.event_shape
+        _model_checks.latents(self, pinned)
+        with _model_checks.users_code("the default bijector", _model_checks.TRANSFORM):
+            self._bijector = pinned.experimental_default_event_space_bijector()
+            free = self._bijector.inverse_event_shape(self._structure)
         self._free_shapes = [shape.as_list() for shape in tf.nest.flatten(free)]
         self._dtype = tf.nest.flatten(pinned.dtype)[0]
         self.num_numbers = sum(int(np.prod(shape)) for shape in self._free_shapes)
@@ -360,7 +363,9 @@ def _search_and_anneal(found, model, start, x, completions, effort, seed):
         _check_chains(annealed)
         found.bounds["annealed"] = annealed.log_evidence()
         found.errors["annealed"] = annealed.standard_error()
-        found.diagnostics["annealed"] = _model_checks.diagnose(annealed.log_weights)
+        found.diagnostics["annealed"] = _model_checks.diagnose(
+            annealed.log_weights, start=found.diagnostics["IWAE, best q"]
+        )
     if completions is not None:
         q = _search(model, start, completions, effort, seed + 4)
         weights = _family_weights(model, q, x, effort, seed + 5, "the best shared q")
@@ -421,10 +426,11 @@ def _evidence(found, given, num_data):
     note = _note(found.diagnostics, best)
     if note:
         k_hat, sizes, _ = found.diagnostics[best]
+        k_hat = f"k-hat is up to {k_hat.max():.2f} (0.7 is the limit)"
         warnings.warn(
-            f"the evidence, {best}, is{note[1:]}: k-hat is up to {np.nanmax([*k_hat, -np.inf]):.2f} "
-            f"(0.7 is the limit), the effective size down to {sizes.min():.1f}. Neither its value "
-            f"nor its standard error can be trusted: find a wider q, or give ln p(x).",
+            f"the evidence, {best}, is{note[1:]}: {k_hat}, the effective size down to "
+            f"{sizes.min():.1f}. Neither its value nor its standard error can be trusted: find a "
+            f"wider q, or give ln p(x).",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -482,7 +488,7 @@ def _moments(model, parts):
 def _search(model, start, completions, effort, seed, watched=False):
     """The member of `MeanField` with the largest mean ELBO over completions, for each datum.
 
-    A search that ends without a finite ELBO is run again, `watched`, for the first step that failed.
+    A search that ends without a finite ELBO is run again, `watched`, for the step that failed.
     """
     family = MeanField(model, *start)
     rate = tfk.optimizers.schedules.CosineDecay(
