@@ -1,17 +1,21 @@
 """The one place where TensorFlow is imported and configured.
 
-Four settings matter to results, speed or stored outputs, so they are made once, here:
+Five settings matter to results, speed or stored outputs, so they are made once, here:
 
 * native log lines at import (factory registration, missing drivers) would land in the chapters;
 * memory growth lets several kernels share one GPU;
 * on a CPU the compiler's older runtime is three times as fast on the element-wise parts of a loop
   as the newer one that TensorFlow 2.18 chooses, and runs two compiled calls at once on two cores;
-* TensorFloat-32 keeps 10 bits of mantissa, with which exact identities fail at 1e-3.
+* TensorFloat-32 keeps 10 bits of mantissa, with which exact identities fail at 1e-3;
+* on a CPU, oneDNN's uncompiled product of a rank-4 with a rank-2 or rank-3 tensor, as `z @ W` in a
+  user's own model, overwrites memory in TensorFlow 2.18 to 2.21: such products are rewritten.
+  (Without oneDNN, TF_ENABLE_ONEDNN_OPTS=0, training a VAE takes 10 to 25 % longer.)
 
 TensorFlow Probability 0.25 is written for Keras 2, hence ``tf_keras``.
 """
 
 import contextlib
+import functools
 import os
 import sys
 
@@ -42,11 +46,43 @@ with _native_stderr_silenced():
     import tensorflow as tf
     import tensorflow_probability as tfp
     import tf_keras as tfk
+    from tensorflow.python.ops import gen_math_ops
+    from tensorflow.python.util import _pywrap_util_port
 
     # Listing devices and compiling once start the runtimes, whose greetings belong to the same
     # silence.
     HAS_GPU = bool(tf.config.list_physical_devices("GPU"))
     tf.function(lambda: tf.zeros([]), jit_compile=True)()
+
+
+def _without_broadcasting(product):
+    """A batched product whose right factor is never spread over the left one's leading axes.
+
+    Every `tf.matmul`, `@` and `tf.linalg` product ends in one, gradients too. What was traced into
+    a `tf.function` before this import is out of reach.
+    """
+
+    @functools.wraps(product)
+    def safe(x, y, *args, **options):
+        x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
+        rank, other = x.shape.rank, y.shape.rank
+        if None not in (rank, other) and (
+            rank < 4 or x.shape[:-2].is_compatible_with(y.shape[:-2])
+        ):
+            return product(x, y, *args, **options)
+        if other == 2 and not options.get("adj_x"):
+            flat = product(tf.reshape(x, [1, -1, tf.shape(x)[-1]]), y[tf.newaxis], *args, **options)
+            return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], tf.shape(flat)[-1:]], 0))
+        leading = tf.broadcast_dynamic_shape(tf.shape(x)[:-2], tf.shape(y)[:-2])
+        x, y = (tf.broadcast_to(a, tf.concat([leading, tf.shape(a)[-2:]], 0)) for a in (x, y))
+        return product(x, y, *args, **options)
+
+    return safe
+
+
+if _pywrap_util_port.IsMklEnabled():
+    for _name in ("batch_mat_mul_v2", "batch_mat_mul_v3"):
+        setattr(gen_math_ops, _name, _without_broadcasting(getattr(gen_math_ops, _name)))
 
 tf.config.experimental.enable_tensor_float_32_execution(False)
 # Bounds compile anew for each model and network they are given, which is meant; TensorFlow's

@@ -15,6 +15,7 @@ nats per sequence; those of static models, at the end, nats per datum.
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -265,6 +266,10 @@ _EQUAL = 1e-4
 """Log weights in single precision that differ by less may be equal, nats."""
 
 _FEWEST_FOR_TAIL = 25
+_FEWEST_WEIGHTS = 100
+"""Of which k-hat is judged: a tail of the largest twenty, known to 0.3."""
+LARGEST_K = 0.7
+"""Above it, neither an estimate nor its error can be trusted (Vehtari et al. 2024)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,7 +293,7 @@ class Bounds:
 
     @classmethod
     def from_log_weights(cls, log_weights):
-        """Make the bounds of ln w = ln p(x, z) - ln q(z), [K, *batch] with K >= 2, in any precision.
+        """Make the bounds of ln w = ln p(x, z) - ln q(z), [K, *batch], in any precision.
 
         Raises:
           ValueError: for fewer than two draws, from which no error follows.
@@ -364,6 +369,43 @@ class Bounds:
     def _relative(self):
         """w relative to the largest of its datum."""
         return np.exp(self.log_weights - self.log_weights.max(0))
+
+
+class Diagnostics(NamedTuple):
+    """How far a bound from importance weights can be trusted, datum by datum.
+
+    k_hat: shape of the tail of the weights, [data]; above 0.7 neither value nor error can be
+      trusted. Of fewer than 100 weights NaN, or that of the q where chains start.
+    effective_size: of the weights, [data].
+    reliable: bool [data]: an effective size of at least 10 (or half the weights, where there are
+      fewer than 100), and k_hat at most 0.7. Chains whose start has a larger one must have nearly
+      equal weights, with an effective size of nine tenths.
+    """
+
+    k_hat: np.ndarray
+    effective_size: np.ndarray
+    reliable: np.ndarray
+
+    def note(self):
+        """`", unreliable"`, with the count of data, or nothing."""
+        bad, count = int(np.sum(~self.reliable)), len(self.reliable)
+        if not bad:
+            return ""
+        return ", unreliable" if bad == count else f", unreliable for {bad} of {count} data"
+
+
+def diagnose(log_weights, start=None):
+    """`Diagnostics` of ln w, [K, data]; `start` are those of the q from which chains started."""
+    found = Bounds.from_log_weights(log_weights)
+    size, enough = found.effective_size, found.num_samples >= _FEWEST_WEIGHTS
+    k_hat = found.pareto_k if enough else np.full(size.shape, np.nan)
+    reliable = size >= (10 if enough else found.num_samples / 2)
+    if start is not None and np.isnan(k_hat).all():
+        reliable &= (start.k_hat <= LARGEST_K) | (size >= 0.9 * found.num_samples)
+        k_hat = start.k_hat
+    else:
+        reliable &= ~(k_hat > LARGEST_K)
+    return Diagnostics(k_hat, size, reliable)
 
 
 def negative_elbo(model, posterior):

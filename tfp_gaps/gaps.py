@@ -56,7 +56,8 @@ class GapReport:
 
     def table(self):
         """The report as a `Table`, one row per part."""
-        rows = [["evidence", self.evidence]]
+        doubt = ", unreliable" if "unreliable" in self.basis.get("evidence", "") else ""
+        rows = [[f"evidence{doubt}", self.evidence]]
         rows += [[f"− {name} gap", part] for name, part in self.parts.items()]
         return Table(["nats", "mean ± standard error"], [*rows, ["= ELBO", self.elbo]])
 

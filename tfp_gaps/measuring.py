@@ -19,9 +19,10 @@ import numpy as np
 
 from tfp_gaps import _checks, annealing
 from tfp_gaps._tensorflow import tf, tfk, tfp
-from tfp_gaps.bounds import Bounds
+from tfp_gaps.bounds import Bounds, diagnose
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.gaps import GapReport, decompose
+from tfp_gaps.models import joint_checks
 from tfp_gaps.tables import Table
 
 tfd = tfp.distributions
@@ -41,7 +42,9 @@ class Model:
       example: a value of the observed part of one datum, from which the shapes are read.
 
     Raises:
-      ValueError: for a name that the joint distribution does not have, or no part beside it.
+      ValueError: for a name that the joint distribution does not have, no part beside it, latent
+        parts that are discrete, nested, or on a surface such as the simplex, and densities whose
+        shape is not [draws, data].
 
     >>> normal = tfd.JointDistributionNamedAutoBatched(
     ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})
@@ -51,6 +54,7 @@ class Model:
     """
 
     def __init__(self, joint, observed, *, example):
+        joint_checks.joint(joint)
         self.joint, self.observed = joint, observed
         # In the order of the model; TFP resolves the names of all kinds of joint distributions.
         self._names = tuple(joint._flat_resolve_names())
@@ -60,24 +64,32 @@ class Model:
             raise ValueError(
                 f"the joint distribution must have a latent part beside {observed!r}, but has none."
             )
+        joint_checks.real_array(example, "example")
         example = tf.convert_to_tensor(example)
         self._example_shape = tuple(example.shape)
         self._observed_dtype = example.dtype.as_numpy_dtype
-        pinned = joint.experimental_pin(**{observed: example})
-        self._structure = pinned.event_shape
-        self._bijector = pinned.experimental_default_event_space_bijector()
-        free = self._bijector.inverse_event_shape(self._structure)
+        with joint_checks.users_code("the model", "Sample the joint distribution alone first."):
+            pinned = joint.experimental_pin(**{observed: example})
+            self._structure = pinned.event_shape
+        joint_checks.latents(self, pinned)
+        with joint_checks.users_code("the default bijector", joint_checks.TRANSFORM):
+            self._bijector = pinned.experimental_default_event_space_bijector()
+            free = self._bijector.inverse_event_shape(self._structure)
         self._free_shapes = [shape.as_list() for shape in tf.nest.flatten(free)]
         self._dtype = tf.nest.flatten(pinned.dtype)[0]
         self.num_numbers = sum(int(np.prod(shape)) for shape in self._free_shapes)
+        free_of = self._by_name(free, self.latents)
+        joint_checks.support(self, [free_of[name] for name in self.latents])
+        joint_checks.shapes(self, example)
 
     def data(self, x):
         """`x` with one leading axis over data, checked: [data, *event].
 
         Raises:
-          ValueError: for another shape, or values that are not finite.
+          ValueError: for another shape, no data, values that are not finite, not real, masked, or
+            not held by the dtype of the example.
         """
-        x = np.asarray(x)
+        x = joint_checks.real_array(x, "data")
         if x.shape == self._example_shape:
             x = x[np.newaxis]
         if x.ndim != len(self._example_shape) + 1 or x.shape[1:] != self._example_shape:
@@ -85,20 +97,30 @@ class Model:
                 f"data must have shape [data, *{self._example_shape}], as the example of "
                 f"{self.observed!r} has {self._example_shape}, but have shape {x.shape}."
             )
-        if x.dtype.kind == "f" and not np.isfinite(x).all():
+        if not len(x):
+            raise ValueError("data must hold at least one datum, but hold none.")
+        if not np.isfinite(x).all():
             bad = int(np.sum(~np.isfinite(x)))
             raise ValueError(
                 f"data must be finite, but {bad} values are not. Leave these data out, or model "
                 f"what is missing."
             )
-        return x.astype(self._observed_dtype)
+        return joint_checks.converted(x, self._observed_dtype)
 
     def log_joint(self, parts, x):
         """ln p(x, z) for parts {name: [draws, data, *event]} and x [data, *event]."""
-        leading = tf.shape(tf.nest.flatten(parts)[0])[:2]
+        return self.joint.log_prob(**parts, **self._tiled(parts, x))
+
+    def log_terms(self, parts, x):
+        """ln p of each part, {name: float [draws, data]}, whose sum is `log_joint`."""
+        terms = self.joint.log_prob_parts(**parts, **self._tiled(parts, x))
+        return {name: term.numpy() for name, term in self._by_name(terms, self._names).items()}
+
+    def _tiled(self, parts, x):
+        """{observed: x for each draw}."""
+        draws = tf.shape(tf.nest.flatten(parts)[0])[:1]
         x = tf.convert_to_tensor(x)
-        tiled = tf.broadcast_to(x, tf.concat([leading[:1], tf.shape(x)], 0))
-        return self.joint.log_prob(**parts, **{self.observed: tiled})
+        return {self.observed: tf.broadcast_to(x, tf.concat([draws, tf.shape(x)], 0))}
 
     def constrain(self, numbers):
         """Turn unconstrained numbers into parts.
@@ -185,6 +207,7 @@ class Model:
                 f"densities have shape {tuple(log_q.shape)} for {num_samples} draws. Return a "
                 f"batch of distributions, one for each row of the data."
             )
+        joint_checks.part_shapes(self, parts, num_samples, len(x))
         return parts, log_q
 
 
@@ -242,16 +265,21 @@ class Measured:
     report: `gaps.GapReport`.
     bounds: {name: float64 [data]}, lower bounds on ln p(x).
     errors: {name: float64 [data]}, their standard errors over draws or chains.
+    diagnostics: {name: `Diagnostics`} of the bounds that rest on importance weights.
     """
 
     report: GapReport
     bounds: dict
     errors: dict
+    diagnostics: dict
 
     def table(self):
         """The bounds as a `Table`: mean over data with the error over data, or, for a single
         datum, its value with the error over draws."""
-        rows = [[name, _mean(values, self.errors[name])] for name, values in self.bounds.items()]
+        rows = [
+            [name + _note(self.diagnostics, name), _mean(values, self.errors[name])]
+            for name, values in self.bounds.items()
+        ]
         return Table(["nats per datum", "mean ± standard error"], rows)
 
 
@@ -275,7 +303,12 @@ def measure(model, posterior, data, *, seed, completions=None, evidence=None, ef
       a q of a richer family can come out with a negative amortisation part.
 
     Raises:
-      ValueError: as `Model.data`, `Model.draw` and `Effort`, and for densities that are not finite.
+      ValueError: as `Model.data`, `Model.draw` and `Effort`, for densities that are not finite or
+        are rounded by more than 0.1 nats, and for evidence of another length or below the ELBO.
+
+    Warns:
+      RuntimeWarning: where the evidence cannot be trusted by its `Diagnostics`, or is rounded by
+        more than 0.01 nats.
 
     >>> joint = tfd.JointDistributionNamedAutoBatched(
     ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})
@@ -289,34 +322,67 @@ def measure(model, posterior, data, *, seed, completions=None, evidence=None, ef
     if completions is not None:
         completions = _completions(model, completions, x)
     parts, log_q = model.draw(posterior, x, effort.num_samples, seed)
-    found = {"posterior": _summary(model.log_joint(parts, x) - log_q, "the posterior")}
-    start = _moments(model, parts)
+    found = _Found()
+    rounded = found.add("", _weights(model, parts, log_q, x, "the posterior"))
+    given = None
+    if evidence is not None:
+        given = joint_checks.known_evidence(evidence, found.bounds, found.errors, len(x), rounded)
+    try:
+        _search_and_anneal(found, model, _moments(model, parts), x, completions, effort, seed)
+    except ValueError as error:
+        own = ", ".join(f"{name} {values.mean():.6g}" for name, values in found.bounds.items())
+        raise ValueError(f"{error} The bounds found before are {own} nats per datum.") from error
+    if evidence is not None:
+        joint_checks.known_evidence(evidence, found.bounds, found.errors, len(x), rounded)
+    known, basis = _evidence(found, given, len(x))
+    report = _report(found.bounds, found.errors, known, completions is not None, basis)
+    return Measured(report, found.bounds, found.errors, found.diagnostics)
+
+
+class _Found:
+    """Bounds as they are found, with errors and diagnostics."""
+
+    def __init__(self):
+        self.bounds, self.errors, self.diagnostics = {}, {}, {}
+
+    def add(self, of, weights, with_iwae=True):
+        """Add ELBO and IWAE-K of ln w [draws, data]; returns the rounding, nats."""
+        log_weights, rounded = weights
+        summary = Bounds.from_log_weights(log_weights)
+        self.bounds[f"ELBO{of}"], self.errors[f"ELBO{of}"] = summary.elbo, summary.elbo_error
+        if with_iwae:
+            name = f"IWAE{of}"
+            self.bounds[name], self.errors[name] = summary.iwae, summary.iwae_error
+            self.diagnostics[name] = diagnose(log_weights)
+        return rounded
+
+
+def _search_and_anneal(found, model, start, x, completions, effort, seed):
     best = _search(model, start, x[np.newaxis], effort, seed + 1)
-    found["best q"] = _summary(_log_weights(model, best, x, effort, seed + 2), "the best q")
-    bounds = {
-        "ELBO": found["posterior"].elbo,
-        "IWAE": found["posterior"].iwae,
-        "ELBO, best q": found["best q"].elbo,
-        "IWAE, best q": found["best q"].iwae,
-    }
-    errors = {
-        "ELBO": found["posterior"].elbo_error,
-        "IWAE": found["posterior"].iwae_error,
-        "ELBO, best q": found["best q"].elbo_error,
-        "IWAE, best q": found["best q"].iwae_error,
-    }
+    found.add(", best q", _family_weights(model, best, x, effort, seed + 2, "the best q"))
     if effort.num_chains:
         annealed = _anneal(model, best, x, effort, seed + 3)
-        bounds["annealed"], errors["annealed"] = annealed.log_evidence(), annealed.standard_error()
-    shared = None
+        _check_chains(annealed)
+        found.bounds["annealed"] = annealed.log_evidence()
+        found.errors["annealed"] = annealed.standard_error()
+        found.diagnostics["annealed"] = diagnose(
+            annealed.log_weights, start=found.diagnostics["IWAE, best q"]
+        )
     if completions is not None:
         q = _search(model, start, completions, effort, seed + 4)
-        summary = _summary(_log_weights(model, q, x, effort, seed + 5), "the best shared q")
-        shared = bounds["ELBO, best shared q"] = summary.elbo
-        errors["ELBO, best shared q"] = summary.elbo_error
-    known, basis = _evidence(bounds, errors, evidence, len(x))
-    report = _report(bounds, errors, known, shared is not None, basis)
-    return Measured(report, bounds, errors)
+        weights = _family_weights(model, q, x, effort, seed + 5, "the best shared q")
+        found.add(", best shared q", weights, with_iwae=False)
+
+
+def _check_chains(annealed):
+    failed = annealed.num_failed()
+    if failed.any():
+        datum = int(np.argmax(failed))
+        raise ValueError(
+            f"annealing must give a weight for each chain, but {int(failed[datum])} of "
+            f"{len(annealed.log_weights)} of datum {datum} have none. Use float64, more "
+            f"temperatures, or no chains."
+        )
 
 
 def upper_bound(model, latents, data, *, seed, effort=Effort()):
@@ -354,14 +420,28 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
     return found.log_evidence(), found.standard_error()
 
 
-def _evidence(bounds, errors, evidence, num_data):
+def _evidence(found, given, num_data):
     """The known evidence, or the lower bound with the largest mean: ((values, errors), basis)."""
-    if evidence is not None:
-        value = np.broadcast_to(np.asarray(evidence, np.float64), [num_data])
-        return (value, np.zeros(num_data)), {"evidence": "known"}
-    lower = {name: v for name, v in bounds.items() if name in ("annealed", "IWAE", "IWAE, best q")}
-    best = max(lower, key=lambda name: np.nan_to_num(lower[name].mean(), nan=-np.inf))
-    return (lower[best], errors[best]), {"evidence": f"{best}, a lower bound"}
+    if given is not None:
+        return (given, np.zeros(num_data)), {"evidence": "known"}
+    best = max(found.diagnostics, key=lambda name: found.bounds[name].mean())
+    note = _note(found.diagnostics, best)
+    if note:
+        k_hat, sizes, _ = found.diagnostics[best]
+        k_hat = f"k-hat is up to {k_hat.max():.2f} (0.7 is the limit)"
+        warnings.warn(
+            f"the evidence, {best}, is{note[1:]}: {k_hat}, the effective size down to "
+            f"{sizes.min():.1f}. Neither its value nor its standard error can be trusted: find a "
+            f"wider q, or give ln p(x).",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    basis = {"evidence": f"{best}, a lower bound{note}"}
+    return (found.bounds[best], found.errors[best]), basis
+
+
+def _note(diagnostics, name):
+    return diagnostics[name].note() if name in diagnostics else ""
 
 
 def _report(bounds, errors, evidence, is_shared, basis):
@@ -407,8 +487,11 @@ def _moments(model, parts):
     return tf.reduce_mean(numbers, 0), tf.math.reduce_std(numbers, 0) + 1e-6
 
 
-def _search(model, start, completions, effort, seed):
-    """The member of `MeanField` with the largest mean ELBO over completions, for each datum."""
+def _search(model, start, completions, effort, seed, watched=False):
+    """The member of `MeanField` with the largest mean ELBO over completions, for each datum.
+
+    A search that ends without a finite ELBO is run again, `watched`, for the step that failed.
+    """
     family = MeanField(model, *start)
     rate = tfk.optimizers.schedules.CosineDecay(
         effort.learning_rate, effort.search_steps, alpha=0.05
@@ -416,10 +499,15 @@ def _search(model, start, completions, effort, seed):
     optimiser = tfk.optimizers.Adam(rate)
     x = tf.constant(completions)
 
+    def seeds(key):
+        draw_seed, choice_seed = tf.unstack(tfp.random.split_seed(key, 2))
+        return draw_seed, tf.random.stateless_uniform(
+            [], choice_seed, 0, len(completions), tf.int32
+        )
+
     @tf.function
     def step(key):
-        draw_seed, choice_seed = tf.unstack(tfp.random.split_seed(key, 2))
-        choice = tf.random.stateless_uniform([], choice_seed, 0, len(completions), tf.int32)
+        draw_seed, choice = seeds(key)
         with tf.GradientTape() as tape:
             parts, log_q = family.draw(effort.search_samples, draw_seed)
             loss = tf.reduce_sum(tf.reduce_mean(log_q - model.log_joint(parts, x[choice]), 0))
@@ -428,29 +516,47 @@ def _search(model, start, completions, effort, seed):
         return loss
 
     for number in range(effort.search_steps):
-        loss = step(tf.constant([seed, number], tf.int32))
-    if not np.isfinite(loss.numpy()):
+        key = tf.constant([seed, number], tf.int32)
+        if watched:
+            draw_seed, choice = seeds(key)
+            where = f"step {number} of the search for the best q"
+            _check_step(model, family, effort.search_samples, draw_seed, x[choice], where)
+        loss = step(key)
+    if np.isfinite(loss.numpy()):
+        return family
+    if not watched:
+        _search(model, start, completions, effort, seed, watched=True)
+    raise ValueError("the search for the best q diverged. Lower learning_rate in Effort.")
+
+
+def _check_step(model, family, num_samples, seed, x, where):
+    bad = ~np.isfinite(tf.reduce_sum(family.means + family.log_scales, -1).numpy())
+    if bad.any():
         raise ValueError(
-            "the search for the best q diverged: the ELBO is not finite. Lower learning_rate in "
-            "Effort, or look for parameters at which the model's density is not finite."
+            f"before {where}, the gradient of ln p - ln q is not finite for datum "
+            f"{int(np.argmax(bad))}. Look for functions without a derivative, or use float64."
         )
-    return family
+    parts, log_q = family.draw(num_samples, seed)
+    joint_checks.finite(parts, log_q, model.log_terms(parts, x), where)
 
 
-def _log_weights(model, family, x, effort, seed):
+def _family_weights(model, family, x, effort, seed, name):
     parts, log_q = family.draw(effort.num_samples, tf.constant([seed, 0], tf.int32))
-    return model.log_joint(parts, x) - log_q
+    return _weights(model, parts, log_q, x, name)
 
 
-def _summary(log_weights, name):
-    values = np.asarray(log_weights, np.float64)
-    if not np.isfinite(values).all():
+def _weights(model, parts, log_q, x, name):
+    """(ln p(x, z) - ln q(z) in the model's dtype [draws, data], its rounding in nats)."""
+    terms = model.log_terms(parts, x)
+    joint_checks.finite(parts, log_q, terms, name)
+    rounded = joint_checks.rounding(parts, log_q, terms, name)
+    log_weights = (model.log_joint(parts, x) - log_q).numpy()
+    if log_weights.shape != tuple(log_q.shape) or not np.isfinite(log_weights).all():
         raise ValueError(
-            f"ln p(x, z) - ln q(z) must be finite at draws of {name}, but "
-            f"{int(np.sum(~np.isfinite(values)))} of {values.size} are not. A q that reaches where "
-            f"the model has no density has an infinite gap: restrict its support."
+            f"ln p(x, z) - ln q(z) must be a finite number for each of {tuple(log_q.shape)} draws "
+            f"and data of {name}, but is not. Look for parts that overflow."
         )
-    return Bounds.from_log_weights(values)
+    return log_weights, rounded
 
 
 def _density(model, x):
