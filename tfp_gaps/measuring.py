@@ -241,6 +241,9 @@ class Effort:
     search_steps: of Adam, for the best q; learning_rate falls along a cosine to a twentieth.
     search_samples: draws per step.
     num_chains, num_temperatures: of annealed importance sampling; 0 chains for none.
+
+    >>> Effort(num_chains=0).num_samples  # no annealing
+    1000
     """
 
     num_samples: int = 1000
@@ -266,6 +269,13 @@ class Measured:
     bounds: {name: float64 [data]}, lower bounds on ln p(x).
     errors: {name: float64 [data]}, their standard errors over draws or chains.
     diagnostics: {name: `Diagnostics`} of the bounds that rest on importance weights.
+
+    >>> joint = tfd.JointDistributionNamedAutoBatched(
+    ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})
+    >>> found = measure(Model(joint, "x", example=0.0), tfd.Normal(0.5, 0.5**0.5), 1.0, seed=0,
+    ...                 effort=Effort(search_steps=100, num_chains=0))
+    >>> print(found.bounds["ELBO"].round(3), sorted(found.diagnostics))  # ln N(1; 0, 2)
+    [-1.516] ['IWAE', 'IWAE, best q']
     """
 
     report: GapReport
@@ -398,6 +408,15 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
 
     Returns:
       (float64 [data], standard errors over chains [data]).
+
+    >>> joint = tfd.JointDistributionNamedAutoBatched(
+    ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})
+    >>> model = Model(joint, "x", example=0.0)
+    >>> latents, x = model.simulate(3, seed=0)
+    >>> effort = Effort(search_steps=100, num_chains=4, num_temperatures=20)
+    >>> bound, error = upper_bound(model, latents, x, seed=0, effort=effort)
+    >>> bound.shape, error.shape
+    ((3,), (3,))
     """
     x = model.data(data)
     _checks.integer(effort.num_chains, "num_chains", minimum=1)

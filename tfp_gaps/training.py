@@ -51,6 +51,9 @@ class Settings:
     num_shards: parts of a batch whose gradients are computed side by side; divides batch_size.
     jit_compile: compile the step with XLA. It doubles the speed of a recurrence on a CPU, and on a
       GPU spares a kernel launch per operation and time step.
+
+    >>> Settings(num_steps=1000, batch_size=128, learning_rate=3e-3, kl_warmup_steps=200).num_steps
+    1000
     """
 
     num_steps: int
@@ -163,6 +166,15 @@ def fit(
       ValueError: if the data are fewer than a batch, a variable lacks the replica axis, or the
         checkpoint belongs to another run.
       storage.CorruptFileError: if both checkpoints are unreadable.
+
+    >>> level = tf.Variable([0.0])  # one replica
+    >>> def loss(batch, seeds, kl_weight):
+    ...     return tf.reduce_mean((batch - level[:, tf.newaxis]) ** 2, -1)
+    >>> data = np.full([10], 2.0, np.float32)
+    >>> settings = Settings(num_steps=200, batch_size=4, learning_rate=0.1)
+    >>> history = fit(loss, [level], data, settings, seeds=[0])
+    >>> bool(abs(level[0] - 2.0) < 0.01), history.diverged
+    (True, array([False]))
     """
     if checkpoint_seconds is None:
         checkpoint_seconds = float(os.environ.get("TFP_GAPS_CHECKPOINT_SECONDS", "60"))

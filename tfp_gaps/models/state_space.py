@@ -63,6 +63,12 @@ class StateSpace(tf.Module):
 
     Raises:
       ValueError: for sizes below one or an unknown emission.
+
+    >>> from tfp_gaps.networks import replica_seeds
+    >>> model = StateSpace(observation_size=3, latent_size=2, hidden_size=8, emission="normal",
+    ...                    seeds=replica_seeds([0, 1], "model"))
+    >>> sample_latents(model, tf.zeros([5, 2, 4, 2])).shape  # [time, replicas, batch, latent]
+    TensorShape([5, 2, 4, 2])
     """
 
     def __init__(
@@ -151,6 +157,11 @@ class LinearGaussianStateSpace(tf.Module):
 
     Raises:
       ValueError: if a covariance is not diagonal.
+
+    >>> from tfp_gaps.exact.linear_gaussian import LinearGaussian
+    >>> model = LinearGaussianStateSpace(LinearGaussian(0.9, 0.1, 1.0, 1.0, 0.5))
+    >>> float(model.transition(tf.ones([1, 1, 1])).mean)
+    0.8999999761581421
     """
 
     def __init__(self, exact, *, num_replicas=1, name="linear_gaussian_state_space"):

@@ -34,6 +34,12 @@ class VAE(tf.Module):
 
     Raises:
       ValueError: for an unknown emission or activation, or sizes below one.
+
+    >>> from tfp_gaps.networks import replica_seeds
+    >>> model = VAE(observation_size=4, latent_size=2, seeds=replica_seeds([0], "model"))
+    >>> latents, images = tf.zeros([5, 1, 3, 2]), tf.ones([1, 3, 4])
+    >>> model.log_likelihood(latents, images).shape  # [draws, replicas, data]
+    TensorShape([5, 1, 3])
     """
 
     def __init__(

@@ -23,6 +23,14 @@ class Posterior(tf.Module):
 
     Raises:
       ValueError: if `visible` is not a vector of zeros and ones, one per pixel.
+
+    >>> from tfp_gaps.networks import replica_seeds
+    >>> from tfp_gaps.posteriors import families
+    >>> q = Posterior(families.make("factorised", 2), observation_size=4, visible=[1, 1, 0, 0],
+    ...               seeds=replica_seeds([0], "posterior"))
+    >>> drawn = q.draw(tf.ones([1, 3, 4]), tf.zeros([5, 1, 3, 2]))
+    >>> drawn.latents.shape, drawn.log_density.shape  # [draws, replicas, data, ...]
+    (TensorShape([5, 1, 3, 2]), TensorShape([5, 1, 3]))
     """
 
     def __init__(
