@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tfp_gaps import gaps, networks, static_bounds, training
+from tfp_gaps import bounds, gaps, networks, training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact.four_gaps import FourGaps
@@ -186,7 +186,7 @@ def train(name, num_steps, hidden=(), visible=None):
     settings = training.Settings(
         num_steps, 100, learning_rate=1e-2, steps_per_call=50, num_shards=1, jit_compile=False
     )
-    loss = static_bounds.negative_elbo(model(2), posterior)
+    loss = bounds.negative_elbo(model(2), posterior)
     history = training.fit(loss, posterior.trainable_variables, TRAIN, settings, seeds=[0, 1])
     assert not history.diverged.any()
     return posterior
@@ -194,7 +194,7 @@ def train(name, num_steps, hidden=(), visible=None):
 
 def bound(family, own):
     """The ELBO of each datum on the true x, [replicas, data]. The draws are the same each time."""
-    return static_bounds.evaluate(
+    return bounds.evaluate_static(
         model(own.outputs.shape[0]),
         family,
         own,

@@ -1,13 +1,18 @@
-"""Lower bounds on the evidence ln p(x_{1:T}) of a state-space model.
+"""Lower bounds on the evidence ln p(x) from draws of q, of sequences and of static models.
 
-    ELBO    = E_q sum_t ln p(x_t | z_t) - KL(q(z_t | z_{t-1}, C_t) || p(z_t | z_{t-1}))
-    IWAE-K  = E ln 1/K sum_j p(x, z^j) / q(z^j | x),   z^1..z^K independent draws from q
+    ELBO    = E_q ln w,            w = p(x, z) / q(z | x)
+    IWAE-K  = E ln 1/K sum_j w_j,  w_1..w_K from independent draws
 
-ELBO <= IWAE-K <= ln p(x), and IWAE-K rises with K (Burda, Grosse, Salakhutdinov 2016). The
-divergence inside the ELBO is computed exactly at each step, given the draw of the step before.
-All values are nats per sequence.
+ELBO <= IWAE-K <= ln p(x), and IWAE-K rises with K (Burda, Grosse, Salakhutdinov 2016). The ELBO of
+a state-space model is summed over steps,
+
+    E_q sum_t ln p(x_t | z_t) - KL(q(z_t | z_{t-1}, C_t) || p(z_t | z_{t-1})),
+
+with the divergence computed exactly at each step, given the draw of the step before. Values are
+nats per sequence; those of static models, at the end, nats per datum.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -18,6 +23,7 @@ from tfp_gaps._tensorflow import HAS_GPU, tf
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.models.state_space import log_likelihood
 from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.posteriors import families
 from tfp_gaps.sequences import as_sequences
 
 
@@ -251,3 +257,188 @@ def batches(sequences, num_replicas, batch_size):
             name: tf.repeat(tensor[:, tf.newaxis], num_replicas, axis=1)
             for name, tensor in part.items()
         }
+
+
+# --- bounds from the log weights of draws ---------------------------------------------------------
+
+_EQUAL = 1e-4
+"""Log weights in single precision that differ by less may be equal, nats."""
+
+_FEWEST_FOR_TAIL = 25
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds on ln p(x) from K independent draws of q per datum: float64 arrays [*batch], nats.
+
+        ELBO   = E ln w,                w = p(x, z) / q(z | x)
+        IWAE-K = E ln 1/K sum_j w_j
+
+    Made by `Bounds.from_log_weights`. A datum for which a draw gave no number has NaN everywhere:
+    it is not left out.
+
+    log_weights: ln w, float64 [K, *batch].
+
+    >>> found = Bounds.from_log_weights(np.log([1.0, 1.0, 2.0]))
+    >>> found.elbo.round(3).item(), found.iwae.round(3).item(), found.effective_size.round(3).item()
+    (0.231, 0.288, 2.667)
+    """
+
+    log_weights: np.ndarray
+
+    @classmethod
+    def from_log_weights(cls, log_weights):
+        """Make the bounds of ln w = ln p(x, z) - ln q(z), [K, *batch] with K >= 2, in any precision.
+
+        Raises:
+          ValueError: for fewer than two draws, from which no error follows.
+        """
+        values = np.asarray(log_weights, np.float64)
+        if values.ndim == 0 or len(values) < 2:
+            raise ValueError(
+                f"log weights must be [draws, *batch] with at least 2 draws, but have shape "
+                f"{values.shape}. Draw more from q; 1000 for tables."
+            )
+        return cls(np.where(np.isfinite(values).all(0), values, np.nan))
+
+    @property
+    def num_samples(self):
+        """K."""
+        return len(self.log_weights)
+
+    @property
+    def elbo(self):
+        """Mean of ln w."""
+        return self.log_weights.mean(0)
+
+    @property
+    def elbo_error(self):
+        """Standard error of `elbo` over draws."""
+        return self.log_weights.std(0, ddof=1) / np.sqrt(self.num_samples)
+
+    @property
+    def iwae(self):
+        """Logarithm of the mean of w."""
+        return self.log_weights.max(0) + np.log(self._relative().sum(0) / self.num_samples)
+
+    @property
+    def iwae_error(self):
+        """Standard error of `iwae` over draws, by the delta method.
+
+        sd(w) / (mean w sqrt K) = sqrt(1 / ESS - 1 / K)
+        """
+        return np.sqrt(np.maximum(1 / self.effective_size - 1 / self.num_samples, 0.0))
+
+    @property
+    def effective_size(self):
+        """ESS = 1 / sum of squared normalised weights, between 1 and K."""
+        scaled = self._relative()
+        return scaled.sum(0) ** 2 / (scaled**2).sum(0)
+
+    @functools.cached_property
+    def pareto_k(self):
+        """Pareto k-hat: shape of the tail of w (Vehtari et al. 2024), by ArviZ.
+
+        Above min(1 - 1 / log10 K, 0.7) the error of IWAE-K is not to be trusted: draws that were
+        not met could change the mean. -inf where the largest weights are equal, as under the exact
+        posterior; inf where the others vanish beside the largest. NaN below 25 draws, and where
+        many weights are tied, so that no tail can be fitted.
+        """
+        from arviz_stats.base import array_stats  # takes seconds that few need
+
+        k = self.num_samples
+        rows = self.log_weights.reshape(k, -1)
+        found = np.full(rows.shape[1], np.nan)
+        if k >= _FEWEST_FOR_TAIL:
+            size = int(min(k / 5, 3 * k**0.5))  # of the tail, as the authors advise
+            tail = np.sort(rows, axis=0)[-size - 1 :]  # behind the largest weight below it
+            quarter = int(size / 4 + 0.5)  # of the tail, by which the fit is scaled
+            vanishes = np.exp(tail[quarter] - tail[-1]) == 0.0
+            flat = tail[-1] - tail[1] <= _EQUAL
+            found[vanishes], found[flat] = np.inf, -np.inf
+            fits = ~vanishes & ~flat & (tail[quarter] > tail[0])
+            if fits.any():  # ArviZ takes ln of 1 / w, as it comes in cross-validation
+                found[fits] = array_stats.psislw(-rows[:, fits], axis=0)[1]
+        return found.reshape(self.log_weights.shape[1:])
+
+    def _relative(self):
+        """w relative to the largest of its datum."""
+        return np.exp(self.log_weights - self.log_weights.max(0))
+
+
+def negative_elbo(model, posterior):
+    """The loss (batch, seeds, kl_weight) -> [replicas] of `training.fit`, nats per datum.
+
+    `batch` is [replicas, batch, pixels]. One draw per datum; while `kl_weight` is below one the
+    divergence counts for less.
+
+    Args:
+      model: `models.vae.VAE`.
+      posterior: `posteriors.encoder.Posterior`.
+    """
+
+    def loss(batch, seeds, kl_weight):
+        observations = tf.cast(batch, tf.float32)
+        noise = replica_normal([observations.shape[1], posterior.family.num_noise], seeds)
+        drawn = posterior.draw(observations, noise[tf.newaxis])
+        divergence = drawn.log_density - model.log_prior(drawn.latents)
+        fit = model.log_likelihood(drawn.latents, observations)
+        return tf.reduce_mean(kl_weight * divergence - fit, [0, 2])
+
+    return loss
+
+
+def evaluate_static(
+    model,
+    family,
+    parameters,
+    observations,
+    *,
+    num_samples,
+    seed,
+    data_at_once=100,
+    draws_at_once=5000,
+    jit_compile=HAS_GPU,
+):
+    """ELBO and IWAE-K of one q per datum, from the same K draws.
+
+    Args:
+      model, family, parameters: as in `families.log_weights`; parameters for all data.
+      observations: [replicas or 1, data, pixels]; pixel means are allowed for Bernoulli models.
+      num_samples: K, at least 2.
+      seed: int, of the draws.
+      data_at_once, draws_at_once: data per call, and draws (data times samples) per call; they
+        bound the memory of a call. What stays are the log weights, one number per draw.
+      jit_compile: compile with XLA.
+
+    Returns:
+      `Bounds` with fields [replicas, data], nats per datum.
+
+    Raises:
+      ValueError: for K < 2, NaN observations, or shapes that do not fit.
+    """
+    k = _checks.integer(num_samples, "num_samples", minimum=2, advice="Use 1000 for tables.")
+    observations = families.check_observations(observations, model, parameters)
+
+    @tf.function(jit_compile=jit_compile)
+    def weights_of(part, own, seeds, size):
+        shape = [size, part.shape[1], family.num_noise]
+        noise = tf.transpose(replica_normal(shape, seeds), [1, 0, 2, 3])
+        return families.log_weights(model, family, own, part, noise)
+
+    parts = []
+    for start in range(0, observations.shape[1], data_at_once):
+        part = observations[:, start : start + data_at_once]
+        own = parameters.select(start, start + data_at_once)
+        size = min(k, max(1, draws_at_once // part.shape[1]))
+        drawn = [
+            weights_of(
+                part,
+                own,
+                replica_seeds([seed] * model.num_replicas, f"bounds {start}", first),
+                min(size, k - first),
+            ).numpy()
+            for first in range(0, k, size)
+        ]
+        parts.append(np.concatenate(drawn))
+    return Bounds.from_log_weights(np.concatenate(parts, axis=-1))

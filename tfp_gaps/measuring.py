@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfp_gaps import _checks, annealing, static_bounds
+from tfp_gaps import _checks, annealing
 from tfp_gaps._tensorflow import tf, tfk, tfp
+from tfp_gaps.bounds import Bounds
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.gaps import GapReport, decompose
 from tfp_gaps.tables import Table
@@ -293,16 +294,16 @@ def measure(model, posterior, data, *, seed, completions=None, evidence=None, ef
     best = _search(model, start, x[np.newaxis], effort, seed + 1)
     found["best q"] = _summary(_log_weights(model, best, x, effort, seed + 2), "the best q")
     bounds = {
-        "ELBO": found["posterior"].elbo[0],
-        "IWAE": found["posterior"].iwae[0],
-        "ELBO, best q": found["best q"].elbo[0],
-        "IWAE, best q": found["best q"].iwae[0],
+        "ELBO": found["posterior"].elbo,
+        "IWAE": found["posterior"].iwae,
+        "ELBO, best q": found["best q"].elbo,
+        "IWAE, best q": found["best q"].iwae,
     }
     errors = {
-        "ELBO": found["posterior"].elbo_error[0],
-        "IWAE": found["posterior"].iwae_error[0],
-        "ELBO, best q": found["best q"].elbo_error[0],
-        "IWAE, best q": found["best q"].iwae_error[0],
+        "ELBO": found["posterior"].elbo_error,
+        "IWAE": found["posterior"].iwae_error,
+        "ELBO, best q": found["best q"].elbo_error,
+        "IWAE, best q": found["best q"].iwae_error,
     }
     if effort.num_chains:
         annealed = _anneal(model, best, x, effort, seed + 3)
@@ -311,8 +312,8 @@ def measure(model, posterior, data, *, seed, completions=None, evidence=None, ef
     if completions is not None:
         q = _search(model, start, completions, effort, seed + 4)
         summary = _summary(_log_weights(model, q, x, effort, seed + 5), "the best shared q")
-        shared = bounds["ELBO, best shared q"] = summary.elbo[0]
-        errors["ELBO, best shared q"] = summary.elbo_error[0]
+        shared = bounds["ELBO, best shared q"] = summary.elbo
+        errors["ELBO, best shared q"] = summary.elbo_error
     known, basis = _evidence(bounds, errors, evidence, len(x))
     report = _report(bounds, errors, known, shared is not None, basis)
     return Measured(report, bounds, errors)
@@ -442,14 +443,14 @@ def _log_weights(model, family, x, effort, seed):
 
 
 def _summary(log_weights, name):
-    values = np.asarray(log_weights, np.float64)[:, np.newaxis]
+    values = np.asarray(log_weights, np.float64)
     if not np.isfinite(values).all():
         raise ValueError(
             f"ln p(x, z) - ln q(z) must be finite at draws of {name}, but "
             f"{int(np.sum(~np.isfinite(values)))} of {values.size} are not. A q that reaches where "
             f"the model has no density has an infinite gap: restrict its support."
         )
-    return static_bounds.summarise(values)
+    return Bounds.from_log_weights(values)
 
 
 def _density(model, x):

@@ -12,7 +12,7 @@ from unittest import mock
 
 import numpy as np
 
-from tfp_gaps import bounds, filtering, forecasting, measuring, static_bounds, training
+from tfp_gaps import bounds, filtering, forecasting, measuring, training
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.book.data.splits import Splits
 from tfp_gaps.book.experiments import (
@@ -355,6 +355,12 @@ def fitted_parameters():
     return {"history": fitted.history._asdict(), "parameters": parameters}
 
 
+def _fields(found):
+    """What `Bounds` holds, as a dictionary."""
+    names = ("elbo", "elbo_error", "iwae", "iwae_error", "effective_size", "num_samples")
+    return {name: getattr(found, name) for name in names}
+
+
 def bounds_of_images():
     """ELBO and IWAE of every family, amortised by an untrained flow and encoder."""
     model = VAE(
@@ -368,7 +374,7 @@ def bounds_of_images():
         weights = family.make_weights(replica_seeds(SEEDS, "golden flow"))
         own = families.Parameters(tf.constant(outputs, tf.float32), weights, False)
         options = {"num_samples": 9, "seed": SEED, "data_at_once": 4, "draws_at_once": 16}
-        found[name] = static_bounds.evaluate(model, family, own, x, **options)._asdict()
+        found[name] = _fields(bounds.evaluate_static(model, family, own, x, **options))
     return found
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tfp_gaps._tensorflow import tf
+from tfp_gaps.bounds import evaluate_static
 from tfp_gaps.models.vae import VAE
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors import families, local
 from tfp_gaps.posteriors.local import Search
-from tfp_gaps.static_bounds import evaluate
 
 RNG = np.random.default_rng(0)
 WORLD = SimpleNamespace(
@@ -96,7 +96,7 @@ def test_flows_pass_the_factorised_optimum(name):
     search = Search((5e-2, 5e-3), check_every=50, max_steps=max_steps, num_samples=16)
     found = optimise(family, start(family), search=search)
     assert not found.diverged.any()
-    bounds = evaluate(MODEL, family, found.parameters, X, num_samples=2000, seed=1)
+    bounds = evaluate_static(MODEL, family, found.parameters, X, num_samples=2000, seed=1)
     gap = log_evidence() - bounds.elbo[0]
     assert (gap > -4 * bounds.elbo_error[0]).all()
     assert (gap < FACTORISED_GAP + 4 * bounds.elbo_error[0]).all()
@@ -249,7 +249,9 @@ def test_the_trace_is_the_mean_bound():
     search = Search((1e-12,), check_every=200, max_steps=200, num_samples=64)
     found = optimise(family, start(family, log_scale=-1.0), search=search)
     gap = divergence(np.zeros([COUNT, 2]), np.exp(-2.0) * np.eye(2))
-    bounds = evaluate(MODEL, family, start(family, log_scale=-1.0), X, num_samples=1000, seed=0)
+    bounds = evaluate_static(
+        MODEL, family, start(family, log_scale=-1.0), X, num_samples=1000, seed=0
+    )
     # 12800 draws per datum, five data.
     error = np.sqrt(np.sum(bounds.elbo_error**2)) / COUNT * np.sqrt(1000 / 12_800)
     assert found.trace[0][0, 0] == pytest.approx((log_evidence() - gap).mean(), abs=4 * error)

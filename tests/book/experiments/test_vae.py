@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tfp_gaps import static_bounds, training
+from tfp_gaps import bounds, training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book import results
 from tfp_gaps.book.experiments import vae
@@ -301,7 +301,7 @@ def test_a_refinement_is_the_mean_bound_on_its_way():
         found = vae.refinement(fitted, images, size, best, start=start, **options)
         assert found.steps.tolist() == [2, 4] and found.lacking.shape == (2, 3)
         # Four steps of .01 change little: within four errors of eight draws a look, and a nat.
-        at_start = static_bounds.evaluate(
+        at_start = bounds.evaluate_static(
             model, fitted.posterior.family, parameters, images[None], num_samples=400, seed=0
         )
         error = 4 * np.max(at_start.elbo_error) * np.sqrt(400 / 8) + 1

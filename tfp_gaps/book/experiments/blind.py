@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfp_gaps import _checks, annealing, gaps, static_bounds, training
+from tfp_gaps import _checks, annealing, bounds, gaps, training
 from tfp_gaps._tensorflow import HAS_GPU, tf, tfp
 from tfp_gaps.book import results, scales
 from tfp_gaps.book.data.images import flatten
@@ -324,7 +324,7 @@ def sandwich(model, simulated, size, *, seed):
 
 
 def _bounds(model, family, parameters, images, size, seed):
-    return static_bounds.evaluate(
+    return bounds.evaluate_static(
         model,
         family,
         parameters,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfp_gaps import _checks, annealing, static_bounds
+from tfp_gaps import _checks, annealing, bounds
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.exact.factor_analysis import FactorAnalysis
 from tfp_gaps.exact.two_sensors import TwoSensors
@@ -217,8 +217,9 @@ def _from_draws(model, worlds, size, seed):
         tf.constant(worlds.observations, tf.float32),
         noise,
     )
-    found = static_bounds.summarise(log_weights.numpy())
-    elbo, elbo_error, iwae, iwae_error = (values[:, 0] for values in found[:4])
+    found = bounds.Bounds.from_log_weights(log_weights.numpy())
+    fields = (found.elbo, found.elbo_error, found.iwae, found.iwae_error)
+    elbo, elbo_error, iwae, iwae_error = (values[:, 0] for values in fields)
     each = zip(worlds.models, worlds.observations, worlds.means, worlds.sds, strict=True)
     closed = np.array([world.elbo(x, mean, sds=sd)[0] for world, x, mean, sd in each])
     return {

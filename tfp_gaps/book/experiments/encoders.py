@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from tfp_gaps import _checks, static_bounds
+from tfp_gaps import _checks, bounds
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book import results
 from tfp_gaps.book.data.images import flatten
@@ -79,7 +79,7 @@ def _measure(posteriors, images, size):
     values = {}
     for name, fitted in posteriors.items():
         own = fitted.posterior.parameters(tf.constant(observations))
-        found = static_bounds.evaluate(
+        found = bounds.evaluate_static(
             fitted.model,
             fitted.posterior.family,
             own,

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage, optimize
 
-from tfp_gaps import _checks, static_bounds
+from tfp_gaps import _checks, bounds
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book import results
 from tfp_gaps.book.data.images import flatten
@@ -312,7 +312,7 @@ def _check(model, images):
         raise ValueError(
             f"a posterior on a grid needs a model with 2 latent dimensions and 1 replica, but this "
             f"one has {model.latent_size} and {model.num_replicas}. Pick a replica by "
-            f"select_replica; with more dimensions, bound the evidence: static_bounds, annealing."
+            f"select_replica; with more dimensions, bound the evidence: bounds, annealing."
         )
     array = _checks.finite_array(images, "images", ndim=2)
     if array.shape[1] != model.observation_size:
@@ -587,7 +587,7 @@ def exact_elbo(model, family, parameters, images, images_at_once=2):
     if family.num_noise != 2:
         raise ValueError(
             f"a bound by quadrature needs a family with 2 dimensions of noise, but {family.name!r} "
-            f"has {family.num_noise}. Estimate its bound from draws: static_bounds.evaluate."
+            f"has {family.num_noise}. Estimate its bound from draws: bounds.evaluate_static."
         )
     points, weights = _noise_nodes()
 
@@ -644,7 +644,7 @@ def evaluate(model, family, parameters, nodes, images, *, seed=0, num_samples=40
     else:
         observations = np.asarray(images, np.float32)[np.newaxis]
         options = {"num_samples": num_samples, "seed": seed}
-        found = static_bounds.evaluate(model, family, parameters, observations, **options)
+        found = bounds.evaluate_static(model, family, parameters, observations, **options)
         bound, error = found.elbo[0], found.elbo_error[0]
     return Best(family, parameters, evidence - bound, error)
 
@@ -781,7 +781,7 @@ def measure(fitted, size, images, grid, num_points):
     """
     observations = np.asarray(images, np.float32)[np.newaxis]
     own = fitted.posterior.parameters(tf.constant(observations))
-    bound = static_bounds.evaluate(
+    bound = bounds.evaluate_static(
         fitted.model, fitted.posterior.family, own, observations, num_samples=100, seed=1
     )
     replicas = range(fitted.model.num_replicas)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfp_gaps import _checks, annealing, static_bounds, storage, training
+from tfp_gaps import _checks, annealing, bounds, storage, training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book import data, results, scales
 from tfp_gaps.book.data.images import flatten
@@ -270,7 +270,7 @@ def _fit(model, posterior, variables, splits, size, seeds, what, options):
     if what == "posterior":
         identity += f", of model {_digest(model.variables)}"
     history = training.fit(
-        static_bounds.negative_elbo(model, posterior),
+        bounds.negative_elbo(model, posterior),
         variables,
         flatten(splits.train),
         size.training,
@@ -316,7 +316,7 @@ def measure(fitted, images, size, *, seed):
     bound = {"num_samples": size.num_samples, "seed": seed}
     clock = {"amortised": _time_amortised(posterior, observations)}
     own = posterior.parameters(tf.constant(observations))
-    found = static_bounds.evaluate(model, posterior.family, own, observations, **bound)
+    found = bounds.evaluate_static(model, posterior.family, own, observations, **bound)
     values = {"elbo": found.elbo, "iwae": found.iwae}
     steps, diverged = {}, 0
     for short in size.searched:
@@ -327,7 +327,7 @@ def measure(fitted, images, size, *, seed):
         started = time.monotonic()
         best = local.optimise(model, family, start, observations, size.search, seed=seed)
         clock[short] = time.monotonic() - started
-        found = static_bounds.evaluate(model, family, best.parameters, observations, **bound)
+        found = bounds.evaluate_static(model, family, best.parameters, observations, **bound)
         values |= {f"elbo_best_{short}": found.elbo, f"iwae_best_{short}": found.iwae}
         steps[short] = best.steps.tolist()
         diverged += int(best.diverged.sum())
@@ -478,7 +478,7 @@ def whole_set(fitted, sequences, num_samples=2):
     for start in range(0, len(images), 1000):
         part = images[np.newaxis, start : start + 1000].astype(np.float32)
         own = fitted.posterior.parameters(tf.constant(part))
-        found = static_bounds.evaluate(
+        found = bounds.evaluate_static(
             fitted.model,
             fitted.posterior.family,
             own,

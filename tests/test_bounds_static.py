@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from tfp_gaps import static_bounds
+from tfp_gaps import bounds
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.models.vae import VAE
 from tfp_gaps.networks import replica_seeds
@@ -67,7 +68,12 @@ def repeated(num):
 
 def evaluate(parameters, x=X, family=FULL, model=MODEL, **options):
     options = {"num_samples": 1000, "seed": 0} | options
-    return static_bounds.evaluate(model, family, parameters, x, **options)
+    return bounds.evaluate_static(model, family, parameters, x, **options)
+
+
+def fields_of(found):
+    """What `Bounds` says of each datum."""
+    return found.elbo, found.elbo_error, found.iwae, found.iwae_error, found.effective_size
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -77,7 +83,7 @@ def test_bounds_are_the_closed_forms():
     own, elbo = near_posterior()
     found = evaluate(own, num_samples=4000)
     assert found.num_samples == 4000
-    assert all(np.shape(field) == (1, COUNT) for field in found[:5])
+    assert all(np.shape(field) == (1, COUNT) for field in fields_of(found))
     assert np.abs((found.elbo[0] - elbo) / found.elbo_error[0]).max() < 4
     # The bias of IWAE is -1/2 (1 / ESS - 1 / K), far below its error here.
     score = (found.iwae[0] - log_evidence()) / found.iwae_error[0]
@@ -99,14 +105,14 @@ def test_the_exact_posterior_gives_the_evidence_from_every_draw():
 def test_iwae_rises_with_the_number_of_draws_and_stays_below_the_evidence():
     x = repeated(2000)
     own, elbo = near_posterior(x, shift=(0.3, -0.6))
-    previous, bounds = elbo.mean(), {}
+    previous, values_of = elbo.mean(), {}
     for k in (2, 8, 32):
         values = evaluate(own, x, num_samples=k, seed=k).iwae[0]
         error = values.std(ddof=1) / np.sqrt(2000)
         assert previous + 3 * error < values.mean() < log_evidence(x).mean() + 3 * error
-        previous = bounds[k] = values.mean()
+        previous = values_of[k] = values.mean()
     # The slack falls as 1 / K where K is large.
-    slack = {k: log_evidence(x).mean() - bounds[k] for k in bounds}
+    slack = {k: log_evidence(x).mean() - values_of[k] for k in values_of}
     assert slack[8] < 0.5 * slack[2]
 
 
@@ -151,7 +157,7 @@ def test_effective_size_lies_between_one_and_k():
     found = evaluate(gaussian(posterior_means() + 30.0, np.eye(2)), num_samples=50)
     assert found.effective_size.max() < 3
     # By hand: weights 1, 1, 2 of equal data.
-    fields = static_bounds.summarise(np.log([1.0, 1.0, 2.0])[:, None, None])
+    fields = fields_of(bounds.Bounds.from_log_weights(np.log([1.0, 1.0, 2.0])[:, None, None]))
     assert fields[4].item() == pytest.approx(16 / 6)
     assert fields[2].item() == pytest.approx(np.log(4 / 3))
     # The delta method by hand: sd (with 1 / K) over mean and sqrt(K).
@@ -182,8 +188,35 @@ def test_no_more_draws_at_once_than_allowed(monkeypatch, draws_at_once, most):
 
 
 def test_very_unlikely_data_do_not_underflow():
-    fields = static_bounds.summarise(np.array([-5000.0, -5001.0])[:, None, None])
+    fields = fields_of(bounds.Bounds.from_log_weights(np.array([-5000.0, -5001.0])[:, None, None]))
     assert fields[2].item() == pytest.approx(-5000 + np.log((1 + np.exp(-1)) / 2))
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])
+def test_k_hat_is_the_shape_of_the_tail(shape):
+    # Weights of a generalised Pareto distribution, whose tail has this shape everywhere. The fit
+    # shrinks k towards 0.5 by ten draws' worth (of 300 in the tail), and spreads by (1 + k) / 17.
+    draws = scipy.stats.genpareto.rvs(shape, size=[10_000, 100], random_state=0)
+    found = bounds.Bounds.from_log_weights(np.log(draws)).pareto_k
+    assert found.shape == (100,)
+    assert found.std(ddof=1) == pytest.approx((1 + shape) / 300**0.5, rel=0.3)
+    assert found.mean() == pytest.approx(shape, abs=0.05)
+
+
+def test_k_hat_where_there_is_no_tail():
+    values = np.zeros([1000, 5])
+    values[:, 1] += 1e-6 * np.arange(1000) / 1000  # equal up to single precision
+    values[0, 2] = 2000.0  # one draw outweighs all
+    values[0, 3] = np.nan
+    values[:, 4] = np.random.default_rng(0).normal(size=1000)
+    k = bounds.Bounds.from_log_weights(values).pareto_k
+    assert (k[:2] == -np.inf).all() and k[2] == np.inf and np.isnan(k[3]) and 0 < k[4] < 0.7
+    assert np.isnan(bounds.Bounds.from_log_weights(values[:24, 4]).pareto_k)
+
+
+def test_one_draw_is_refused():
+    with pytest.raises(ValueError, match=r"at least 2 draws, but have shape \(1, 3\)"):
+        bounds.Bounds.from_log_weights(np.zeros([1, 3]))
 
 
 # --- batches --------------------------------------------------------------------------------------
@@ -195,7 +228,9 @@ def test_very_unlikely_data_do_not_underflow():
 def test_batches_change_draws_but_not_what_is_estimated(data_at_once, draws_at_once):
     own, elbo = near_posterior()
     found = evaluate(own, num_samples=50, data_at_once=data_at_once, draws_at_once=draws_at_once)
-    assert all(np.shape(field) == (1, COUNT) for field in found[:5]) and found.num_samples == 50
+    assert (
+        all(np.shape(field) == (1, COUNT) for field in fields_of(found)) and found.num_samples == 50
+    )
     # All data together: 50 draws are few for the error of one.
     error = np.sqrt(np.sum(found.elbo_error**2)) / COUNT
     assert found.elbo.mean() == pytest.approx(elbo.mean(), abs=4 * error)
@@ -248,14 +283,14 @@ def test_a_draw_without_a_number_gives_nan_for_its_datum_alone():
     outputs = own.outputs.numpy()
     outputs[0, 3, 2:4] = 1e3  # log scales
     found = evaluate(own._replace(outputs=tf.constant(outputs)), num_samples=20)
-    for field, wanted in zip(found[:5], expected[:5], strict=True):
+    for field, wanted in zip(fields_of(found), fields_of(expected), strict=True):
         assert np.isnan(field[0, 3])
         np.testing.assert_array_equal(np.delete(field, 3, 1), np.delete(wanted, 3, 1))
     # One draw of many is enough, and minus infinity is no number either.
     values = np.zeros([5, 1, 2])
     for bad in (np.nan, -np.inf, np.inf):
         values[2, 0, 1] = bad
-        fields = np.array(static_bounds.summarise(values)[:-1])
+        fields = np.array(fields_of(bounds.Bounds.from_log_weights(values)))
         assert np.isnan(fields[:, 0, 1]).all() and np.isfinite(fields[:, 0, 0]).all()
 
 
@@ -287,7 +322,7 @@ def test_the_loss_is_the_negative_bound(name):
     posterior = Posterior(
         family, observation_size=4, hidden=(3,), seeds=replica_seeds([0], "posterior")
     )
-    loss = static_bounds.negative_elbo(MODEL, posterior)
+    loss = bounds.negative_elbo(MODEL, posterior)
     x = np.repeat(X, 100, axis=1).astype(np.float32)  # 100 draws per datum
     values = [loss(x, replica_seeds([0], "noise", index), 1.0).numpy() for index in range(4)]
     assert values[0].shape == (1,)
@@ -304,7 +339,7 @@ def test_the_divergence_counts_by_its_weight_and_replicas_are_apart():
     )
     sizes = {"observation_size": 4, "latent_size": 2, "hidden": (3,), "emission": "normal"}
     model = VAE(**sizes, seeds=replica_seeds([0, 1], "model"))
-    loss = static_bounds.negative_elbo(model, posterior)
+    loss = bounds.negative_elbo(model, posterior)
     x = np.repeat(X, 2, axis=0)
     seeds = replica_seeds([0, 1], "noise")
     fit, half, whole = (loss(x, seeds, weight).numpy() for weight in (0.0, 0.5, 1.0))
