@@ -125,12 +125,13 @@ def load(path=None):
                 f"{where}: missing fields {missing}, unknown fields {unknown}. Known here: "
                 f"{', '.join(fields)}."
             )
-        if entry["name"] in models:
-            raise ValueError(f"{where}: the name {entry['name']} was used before. Give another.")
         try:
-            models[entry["name"]] = Model(**entry)
+            model = Model(**entry)
         except ValueError as error:
             raise ValueError(f"{where} ({entry['name']}): {error}") from error
+        if model.name in models:
+            raise ValueError(f"{where}: the name {model.name} was used before. Give another.")
+        models[model.name] = model
     return tuple(models.values())
 
 

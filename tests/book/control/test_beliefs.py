@@ -8,7 +8,13 @@ import pytest
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book.control import beliefs
 from tfp_gaps.book.control.acting import act
-from tfp_gaps.book.control.beliefs import AdaptedFilter, BootstrapFilter, ExactState, Seen, resample
+from tfp_gaps.book.control.beliefs import (
+    AdaptedFilter,
+    BootstrapFilter,
+    ExactState,
+    Observation,
+    resample,
+)
 from tfp_gaps.book.control.environments import MomentumHike, explore
 from tfp_gaps.book.control.world_model import WorldModel
 from tfp_gaps.book.distillation.filter_network import FilterNetwork
@@ -74,8 +80,8 @@ def run(particle_filter, sequences, num_replicas=1):
     cloud, increment = first(row(sequences.observations, 0), keys("filter"))
     clouds, increments = [cloud], [increment]
     for t in range(1, sequences.num_timesteps):
-        seen = row(sequences.observations, t)
-        cloud, increment = onwards(cloud, row(sequences.controls, t), seen, keys("filter", t))
+        observed = row(sequences.observations, t)
+        cloud, increment = onwards(cloud, row(sequences.controls, t), observed, keys("filter", t))
         clouds.append(cloud)
         increments.append(increment)
     return np.array(clouds), np.array(increments)
@@ -186,10 +192,10 @@ def watch(belief, sequences):
     def row(array, t):
         return tf.repeat(tf.constant(array[t])[tf.newaxis], 2, 0)
 
-    memory = belief.start(Seen(row(sequences.observations, 0), ()), keys("watch"))
+    memory = belief.start(Observation(row(sequences.observations, 0), ()), keys("watch"))
     for t in range(1, sequences.num_timesteps):
-        seen = Seen(row(sequences.observations, t), ())
-        memory = belief.update(memory, row(sequences.controls, t), seen, keys("watch", t))
+        observed = Observation(row(sequences.observations, t), ())
+        memory = belief.update(memory, row(sequences.controls, t), observed, keys("watch", t))
     return memory
 
 
@@ -227,12 +233,12 @@ def test_the_distilled_filter_draws_from_its_network(networks, explored):
     assert (np.abs(cloud.mean(2) - expected.mean()) < 4.5 * error).all()
 
 
-def test_the_exact_state_and_its_translation():
+def test_the_exact_state_and_a_map_of_it():
     state = tf.constant([[[1.0, 2.0]]])
     exact = ExactState()
-    memory = exact.start(Seen((), state), keys("any"))
+    memory = exact.start(Observation((), state), keys("any"))
     np.testing.assert_array_equal(exact.particles(memory, 3, keys("any")), [[[[1.0, 2.0]] * 3]])
-    doubled = beliefs.Translated(exact, lambda states, seed: 2 * states)
+    doubled = beliefs.MappedBelief(exact, lambda states, seed: 2 * states)
     np.testing.assert_array_equal(doubled.particles(memory, 1, keys("any")), [[[[2.0, 4.0]]]])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tfp_gaps.book.control import watching
+from tfp_gaps.book.control import scoring, watching
 from tfp_gaps.book.control.beliefs import BootstrapFilter
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.models.state_space import LinearGaussianStateSpace
@@ -18,7 +18,7 @@ def chain():
     """Model, observations [time, sequences, 1] and the clouds of a bootstrap filter."""
     model = LinearGaussianStateSpace(WORLD, num_replicas=2)
     x = exact.sample(WORLD, LENGTH, COUNT, seed=0)[1].astype(np.float32)
-    watch = watching.Watch(BootstrapFilter(watching.ModelWorld(model), 4000), PARTICLES)
+    watch = scoring.Watch(BootstrapFilter(watching.ModelWorld(model), 4000), PARTICLES)
     clouds = watch.follow(np.repeat(x[:, np.newaxis], 2, 1), seed=1)
     return model, x, clouds, watch
 

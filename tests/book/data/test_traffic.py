@@ -7,9 +7,10 @@ import io
 import numpy as np
 import pytest
 
+import make_traffic
 from tfp_gaps import storage
 from tfp_gaps.book import data
-from tfp_gaps.book.data import make_traffic, store, traffic
+from tfp_gaps.book.data import store, traffic
 
 DAYS, STEPS, COUNT = (2, 1, 1), 24, 10
 

@@ -7,9 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
+import simulate_flights
 from tfp_gaps import storage
 from tfp_gaps.book import data
-from tfp_gaps.book.data import simulate_flights, store, uav
+from tfp_gaps.book.data import store, uav
 
 ROWS = {"train": 451, "val": 226, "test": 231}  # at 100 Hz
 

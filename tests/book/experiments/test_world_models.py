@@ -48,17 +48,17 @@ def test_the_known_hike_is_the_hike():
         known_dynamics.known_hike(Pendulum(0.1), [0])
 
 
-def test_translators_hand_over_what_the_sensor_shows():
+def test_state_maps_hand_over_what_the_sensor_shows():
 
     task, size = world_models.task_of("momentum-010"), world_models.size_of("smoke")
     explored = world_models.explore(task, size)
     fitted = world_models.learn(task, size, explored, lookahead=0, seeds=[0])
-    translators = world_models.Translators(fitted, task, explored, [0])
-    assert set(translators.explained) == {"latents", "states"}
+    state_maps = world_models.StateMaps(fitted, task, explored, [0])
+    assert set(state_maps.explained) == {"latents", "states"}
     states = tf.constant(explored["test"].states[:1])
-    latents = translators.to_latents(states[:, :, tf.newaxis], tf.constant([0, 1]))
+    latents = state_maps.to_latents(states[:, :, tf.newaxis], tf.constant([0, 1]))
     np.testing.assert_array_equal(latents[..., :2], states[:, :, tf.newaxis, :2])
-    back = translators.to_states(latents, tf.constant([0, 2]))
+    back = state_maps.to_states(latents, tf.constant([0, 2]))
     np.testing.assert_array_equal(back[..., :2], latents[..., :2])
     assert back.shape[-1] == 4 and np.isfinite(back).all()
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.book.control.beliefs import Seen
+from tfp_gaps.book.control.beliefs import Observation
 from tfp_gaps.book.control.planning import shifted
 from tfp_gaps.networks import replica_seeds
 
 
-class Acted(NamedTuple):
-    """What became of the episodes.
+class Rollout(NamedTuple):
+    """Episodes in which an agent acted.
 
     returns: sum of rewards, float64 [replicas, episodes].
     states: float32 [time, replicas, episodes, state]; the first before any action.
@@ -90,7 +90,7 @@ def act(
       num_particles: how many states of the belief a plan must suit.
 
     Returns:
-      `Acted`.
+      `Rollout`.
 
     Raises:
       ValueError: for counts below one.
@@ -127,21 +127,22 @@ def act(
         return action, cloud, shifted(plan)
 
     @tf.function(jit_compile=True)
-    def begin(seen):
-        return belief.start(seen, replica_seeds([seed], "belief", 0)[0])
+    def begin(observed):
+        return belief.start(observed, replica_seeds([seed], "belief", 0)[0])
 
     @tf.function(jit_compile=True)
     def advance(t, state, memory, plan, move, sensor_noise):
         action, cloud, plan = choose(memory, plan, t)
         after = environment.advance(state, action, move)
-        seen = Seen(environment.observe(after, sensor_noise), after)
+        observed = Observation(environment.observe(after, sensor_noise), after)
         reward = environment.reward(state, action, after)
         if belief is not None:
-            memory = belief.update(memory, action, seen, replica_seeds([seed], "belief", t + 1)[0])
-        kept = [reward, after, seen.observation, action] + ([] if cloud is None else [cloud])
+            key = replica_seeds([seed], "belief", t + 1)[0]
+            memory = belief.update(memory, action, observed, key)
+        kept = [reward, after, observed.sensor, action] + ([] if cloud is None else [cloud])
         return after, memory, plan, kept
 
-    first = Seen(environment.observe(state, sensor[0]), state)
+    first = Observation(environment.observe(state, sensor[0]), state)
     memory = () if belief is None else begin(first)
     plan = () if simulator is None else planner.start(num_replicas * num_episodes, size)
     traces = []
@@ -151,10 +152,10 @@ def act(
         )
         traces.append([part.numpy() for part in kept])
     rewards, states, observations, actions, *clouds = (np.stack(p) for p in zip(*traces))
-    return Acted(
+    return Rollout(
         rewards.astype(np.float64).sum(0),
         np.concatenate([first.state.numpy()[np.newaxis], states]),
-        np.concatenate([first.observation.numpy()[np.newaxis], observations]),
+        np.concatenate([first.sensor.numpy()[np.newaxis], observations]),
         actions,
         clouds[0] if clouds else np.zeros([horizon, *shape, 0, 0], np.float32),
     )

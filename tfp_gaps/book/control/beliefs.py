@@ -2,13 +2,13 @@
 
 A belief is anything with three methods,
 
-    start(seen, seed)          after the first observation
-    update(memory, action, seen, seed)   after one more action and observation
-    particles(memory, num, seed)         an equally weighted sample
+    start(observed, seed)                    after the first observation
+    update(memory, action, observed, seed)   after one more action and observation
+    particles(memory, num, seed)             an equally weighted sample
 
-where `memory` is what it carries along, a structure of tensors, and `seen` a `Seen`. All of it can
-be compiled. Shapes: actions [replicas, episodes, action], observations likewise, samples [replicas,
-episodes, num, state].
+where `memory` is its recurrent state, a structure of tensors, and `observed` an `Observation`. All
+of it can be compiled. Shapes: actions [replicas, episodes, action], observations likewise, samples
+[replicas, episodes, num, state].
 
 * `ExactState` knows the state: no filter can do better.
 * `BootstrapFilter` filters with the true dynamics and many particles.
@@ -16,7 +16,7 @@ episodes, num, state].
 * `PartialPosterior` runs the inference network that was trained to see x_{1:t} as if it were a
   filter, which is what practitioners do.
 * `DistilledFilter` runs a network that was trained to be one.
-* `Translated` maps the states of another belief to those that a planner's model speaks of.
+* `MappedBelief` maps the states of another belief to those of a planner's model.
 """
 
 import math
@@ -30,29 +30,29 @@ from tfp_gaps.networks import split_seeds
 smc = tfp.experimental.mcmc
 
 
-class Seen(NamedTuple):
+class Observation(NamedTuple):
     """What comes in at a step.
 
-    observation: x_t, [replicas, episodes, observation].
+    sensor: x_t, [replicas, episodes, observation].
     state: s_t, [replicas, episodes, state]; hidden, for `ExactState` alone.
     """
 
-    observation: tf.Tensor
+    sensor: tf.Tensor
     state: tf.Tensor
 
 
 class ExactState:
     """The state itself."""
 
-    def start(self, seen, seed):
+    def start(self, observed, seed):
         """See the module."""
         del seed
-        return seen.state
+        return observed.state
 
-    def update(self, memory, action, seen, seed):
+    def update(self, memory, action, observed, seed):
         """See the module."""
         del memory, action, seed
-        return seen.state
+        return observed.state
 
     def particles(self, memory, num, seed):
         """The state, `num` times."""
@@ -72,13 +72,13 @@ class _Filter:
         del seed
         return tf.transpose(memory[:num], [1, 2, 0, 3])
 
-    def start(self, seen, seed):
+    def start(self, observed, seed):
         """See the module."""
-        return self.first(seen.observation, seed)[0]
+        return self.first(observed.sensor, seed)[0]
 
-    def update(self, memory, action, seen, seed):
+    def update(self, memory, action, observed, seed):
         """See the module."""
-        return self.next(memory, action, seen.observation, seed)[0]
+        return self.next(memory, action, observed.sensor, seed)[0]
 
     def _noise(self, seed, like, size):
         shape = [self.num_particles, *like.shape[:2], size]
@@ -166,15 +166,15 @@ class PartialPosterior:
         self.model, self.network = model, network
         self.num_particles = _checks.integer(num_particles, "num_particles", minimum=2)
 
-    def start(self, seen, seed):
+    def start(self, observed, seed):
         """See the module."""
-        context, recurrent = _read_first(self.network, seen.observation)
+        context, recurrent = _read_first(self.network, observed.sensor)
         return self._draw(self.model.initial(), None, context, seed), recurrent
 
-    def update(self, memory, action, seen, seed):
+    def update(self, memory, action, observed, seed):
         """See the module."""
         latent, recurrent = memory
-        context, recurrent = self.network.step(recurrent, seen.observation, action)
+        context, recurrent = self.network.step(recurrent, observed.sensor, action)
         prior = self.model.transition(latent, tf.repeat(action[tf.newaxis], self.num_particles, 0))
         return self._draw(prior, latent, context, seed), recurrent
 
@@ -194,21 +194,21 @@ class DistilledFilter:
     """A network's own p(z_t | x_{1:t}, u_{1:t-1}).
 
     Args:
-      network: `inference.filter_network.FilterNetwork`.
+      network: `distillation.filter_network.FilterNetwork`.
     """
 
     def __init__(self, network):
         self.network = network
 
-    def start(self, seen, seed):
+    def start(self, observed, seed):
         """See the module."""
         del seed
-        return _read_first(self.network, seen.observation)
+        return _read_first(self.network, observed.sensor)
 
-    def update(self, memory, action, seen, seed):
+    def update(self, memory, action, observed, seed):
         """See the module."""
         del seed
-        return self.network.step(memory[1], seen.observation, action)
+        return self.network.step(memory[1], observed.sensor, action)
 
     def particles(self, memory, num, seed):
         """Drawn afresh from the network's mixture."""
@@ -222,22 +222,22 @@ def _read_first(network, observation):
     return network.step(network.begin(batch), observation, nothing)
 
 
-class Translated:
-    """Another belief, in the words of another model.
+class MappedBelief:
+    """Another belief, mapped to the states of another model.
 
     Args:
       belief: any belief.
-      translate: (particles [replicas, episodes, num, state], seed) -> [..., other state].
+      state_map: (particles [replicas, episodes, num, state], seed) -> [..., other state].
     """
 
-    def __init__(self, belief, translate):
-        self.belief, self.translate = belief, translate
+    def __init__(self, belief, state_map):
+        self.belief, self.state_map = belief, state_map
         self.start, self.update = belief.start, belief.update
 
     def particles(self, memory, num, seed):
-        """A sample of the belief, translated."""
-        draw_seed, word_seed = _two(seed)
-        return self.translate(self.belief.particles(memory, num, draw_seed), word_seed)
+        """A sample of the belief, mapped."""
+        draw_seed, map_seed = _two(seed)
+        return self.state_map(self.belief.particles(memory, num, draw_seed), map_seed)
 
 
 def resample(particles, log_weights, seed):

@@ -95,8 +95,34 @@ class _Environment:
         return points - cloud.mean(-2, keepdims=True)
 
 
+class _Hike(_Environment):
+    """What the hikes share: where they start, what is seen, what it is worth."""
+
+    action_size = observation_size = 2
+
+    def __post_init__(self):
+        _check_environment(self)
+
+    def limit(self, action):
+        """Rescale to the largest norm that is allowed."""
+        return _within_norm(action, self.action_bound)
+
+    def emission(self, state):
+        """The position."""
+        return state[..., :2]
+
+    def reward(self, state, action, next_state):
+        """Of the place reached, less the effort."""
+        return self.shown_reward(state[..., :2], action, next_state[..., :2])
+
+    def shown_reward(self, shown, action, next_shown):
+        """The reward from what the sensor shows, without its noise, before and after."""
+        del shown
+        return terrain(next_shown) - self.action_cost * _norm(self.limit(action))
+
+
 @dataclasses.dataclass(frozen=True)
-class Hike(_Environment):
+class Hike(_Hike):
     """A hike in the box [-1, 1]^2, whose position is seen through noise.
 
         s' = s + a + N(0, .025^2 I),   |a| <= .05,   x = s + N(0, sigma^2 I)
@@ -119,17 +145,10 @@ class Hike(_Environment):
     observation_noise: float
     horizon: int = 75
 
-    state_size = action_size = observation_size = noise_size = 2
+    state_size = noise_size = 2
     action_bound = 0.05
     action_cost = 0.1
     transition_noise = 0.025
-
-    def __post_init__(self):
-        _check_environment(self)
-
-    def limit(self, action):
-        """Rescale to the largest norm that is allowed."""
-        return _within_norm(action, self.action_bound)
 
     def initial(self, noise):
         """s_1 for standard normal noise [..., 2]."""
@@ -143,22 +162,9 @@ class Hike(_Environment):
         """s' for standard normal noise [..., 2]."""
         return state + self.limit(action) + self.transition_noise * noise
 
-    def emission(self, state):
-        """The position."""
-        return state
-
-    def reward(self, state, action, next_state):
-        """Of the place reached, less the effort."""
-        return self.shown_reward(state, action, next_state)
-
-    def shown_reward(self, shown, action, next_shown):
-        """The reward from what the sensor shows, without its noise, before and after."""
-        del shown
-        return terrain(next_shown) - self.action_cost * _norm(self.limit(action))
-
 
 @dataclasses.dataclass(frozen=True)
-class MomentumHike(_Environment):
+class MomentumHike(_Hike):
     """The hike of somebody who cannot stop at once: the velocity v is hidden.
 
         v' = .9 v + .015 a + N(0, .01^2 I),   s' = s + v' + N(0, .005^2 I),   |a| <= 1
@@ -181,18 +187,10 @@ class MomentumHike(_Environment):
     horizon: int = 60
 
     state_size = noise_size = 4
-    action_size = observation_size = 2
     action_bound = 1.0
     action_cost = 0.005
     drag, thrust = 0.9, 0.015
     velocity_noise, position_noise = 0.01, 0.005
-
-    def __post_init__(self):
-        _check_environment(self)
-
-    def limit(self, action):
-        """Rescale to the largest norm that is allowed."""
-        return _within_norm(action, self.action_bound)
 
     def initial(self, noise):
         """s_1 for standard normal noise [..., 4]; its second half is not used."""
@@ -208,19 +206,6 @@ class MomentumHike(_Environment):
         velocity += self.velocity_noise * noise[..., 2:]
         position = state[..., :2] + velocity + self.position_noise * noise[..., :2]
         return tf.concat([position, velocity], -1)
-
-    def emission(self, state):
-        """The position."""
-        return state[..., :2]
-
-    def reward(self, state, action, next_state):
-        """Of the place reached, less the effort."""
-        return self.shown_reward(state[..., :2], action, next_state[..., :2])
-
-    def shown_reward(self, shown, action, next_shown):
-        """The reward from what the sensor shows, without its noise, before and after."""
-        del shown
-        return terrain(next_shown) - self.action_cost * _norm(self.limit(action))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,12 +8,13 @@ a Gaussian set would be a thin disc.
 Shapes: clouds are [time, replicas, episodes, particles, state].
 """
 
+import time
 from typing import NamedTuple
 
 import numpy as np
 
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.book.control.beliefs import Seen
+from tfp_gaps.book.control.beliefs import Observation
 from tfp_gaps.networks import replica_seeds
 
 LEVELS = (0.5, 0.9)
@@ -35,8 +36,56 @@ class Calibration(NamedTuple):
     log_likelihood: np.ndarray
 
 
+class Watch:
+    """A belief that watches, without acting; compiled once.
+
+    Args:
+      belief: one of `control.beliefs`.
+      num_particles: how many are kept of what it believes after each step.
+    """
+
+    def __init__(self, belief, num_particles):
+        def begin(observed, key):
+            memory = belief.start(observed, key)
+            return memory, belief.particles(memory, num_particles, key + 1)
+
+        def advance(memory, action, observed, key):
+            memory = belief.update(memory, action, observed, key)
+            return memory, belief.particles(memory, num_particles, key + 1)
+
+        self._steps = _compiled(begin, advance)
+
+    def follow(self, observations, *, seed, controls=None, states=None):
+        """Watch from the first step to the last.
+
+        Args:
+          observations: [time, replicas, episodes, channels]; replicas may see different ones.
+          seed: int.
+          controls: [time, replicas, episodes, controls], or None for a model without any.
+          states: [time, replicas, episodes, state], for `ExactState`.
+
+        Returns:
+          clouds: float32 [time, replicas, episodes, particles, state].
+        """
+        return _run(self._steps, observations, controls, states, seed)
+
+    def seconds_per_step(self, observations, *, repetitions=20):
+        """Median wall time in which the next observation of every sequence is taken in."""
+        begin, advance = self._steps
+        first, second = (Observation(row, ()) for row in tf.constant(observations[:2], tf.float32))
+        nothing = tf.zeros([*second.sensor.shape[:-1], 0])
+        key, spent = replica_seeds([0], "cost")[0], []
+        memory, _ = begin(first, key)
+        advance(memory, nothing, second, key)
+        for _ in range(repetitions):
+            start = time.perf_counter()
+            advance(memory, nothing, second, key)[1].numpy()
+            spent.append(time.perf_counter() - start)
+        return float(np.median(spent))
+
+
 def follow(belief, sequences, *, num_replicas, num_particles, seed, states=None):
-    """Let a belief watch recorded episodes.
+    """Let a belief watch recorded episodes, the same ones in all replicas.
 
     Args:
       belief: one of `control.beliefs`.
@@ -49,16 +98,9 @@ def follow(belief, sequences, *, num_replicas, num_particles, seed, states=None)
     Returns:
       clouds: float32 [time, replicas, episodes, particles, state].
     """
-
-    def begin(seen, seed):
-        memory = belief.start(seen, seed)
-        return memory, belief.particles(memory, num_particles, seed + 1)
-
-    def advance(memory, action, seen, seed):
-        memory = belief.update(memory, action, seen, seed)
-        return memory, belief.particles(memory, num_particles, seed + 1)
-
-    return _watch(begin, advance, sequences, num_replicas, seed, states)
+    observations, controls, states = _repeated(sequences, num_replicas, states)
+    watch = Watch(belief, num_particles)
+    return watch.follow(observations, controls=controls, states=states, seed=seed)
 
 
 def log_evidence(particle_filter, sequences, *, num_replicas, seed):
@@ -68,32 +110,42 @@ def log_evidence(particle_filter, sequences, *, num_replicas, seed):
       float64 [time, replicas, episodes], nats per step.
     """
 
-    def begin(seen, seed):
-        return particle_filter.first(seen.observation, seed)
+    def begin(observed, seed):
+        return particle_filter.first(observed.sensor, seed)
 
-    def advance(memory, action, seen, seed):
-        return particle_filter.next(memory, action, seen.observation, seed)
+    def advance(memory, action, observed, seed):
+        return particle_filter.next(memory, action, observed.sensor, seed)
 
-    return _watch(begin, advance, sequences, num_replicas, seed).astype(np.float64)
+    steps = _compiled(begin, advance)
+    return _run(steps, *_repeated(sequences, num_replicas), seed).astype(np.float64)
 
 
-def _watch(begin, advance, sequences, num_replicas, seed, states=None):
-    """Run through recorded episodes, and stack what is returned beside the memory."""
-    begin, advance = (tf.function(step, jit_compile=True) for step in (begin, advance))
+def _compiled(*steps):
+    return tuple(tf.function(step, jit_compile=True) for step in steps)
 
-    def row(array, t):
-        return tf.repeat(tf.constant(array[t])[tf.newaxis], num_replicas, 0)
 
-    found, memory = [], None
-    for t in range(sequences.num_timesteps):
-        seen = Seen(row(sequences.observations, t), () if states is None else row(states, t))
+def _repeated(sequences, num_replicas, states=None):
+    """Observations, controls and states with an axis of equal replicas; None stays None."""
+    arrays = (sequences.observations, sequences.controls, states)
+    return (None if a is None else np.repeat(a[:, np.newaxis], num_replicas, 1) for a in arrays)
+
+
+def _run(steps, observations, controls, states, seed):
+    """Run through episodes, and stack what is returned beside the memory."""
+    begin, advance = steps
+    observations = tf.constant(observations, tf.float32)
+    if controls is None:
+        controls = tf.zeros([*observations.shape[:-1], 0])
+    kept, memory = [], None
+    for t, row in enumerate(observations):
+        observed = Observation(row, () if states is None else tf.constant(states[t]))
         key = replica_seeds([seed], "watch", t)[0]
         if t == 0:
-            memory, kept = begin(seen, key)
+            memory, found = begin(observed, key)
         else:
-            memory, kept = advance(memory, row(sequences.controls, t), seen, key)
-        found.append(kept.numpy())
-    return np.stack(found)
+            memory, found = advance(memory, tf.constant(controls[t]), observed, key)
+        kept.append(found.numpy())
+    return np.stack(kept)
 
 
 def calibrate(environment, shown, states, *, first=5):

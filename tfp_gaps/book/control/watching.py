@@ -10,19 +10,16 @@ which is 0 if two distributions are equal and 1 at most; and, where the state is
 Shapes: clouds are [time, replicas, sequences, particles, latent].
 """
 
-import time
-
 import numpy as np
 
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book.control import scoring
-from tfp_gaps.book.control.beliefs import Seen
 from tfp_gaps.models.state_space import log_likelihood, sample_latents
 from tfp_gaps.networks import replica_normal, replica_seeds, split_seeds
 
 
 class ModelWorld:
-    """A state-space model without controls in the words of `control.beliefs.BootstrapFilter`."""
+    """A state-space model without controls as an environment, for `beliefs.BootstrapFilter`."""
 
     def __init__(self, model):
         self.model = model
@@ -44,60 +41,6 @@ class ModelWorld:
         return log_likelihood(self.model, state, observation)
 
 
-class Watch:
-    """A belief that watches sequences, compiled once.
-
-    Args:
-      belief: one of `control.beliefs`.
-      num_particles: how many are kept of what it believes after each step.
-    """
-
-    def __init__(self, belief, num_particles):
-        def nothing(row):
-            return tf.zeros([*row.shape[:2], 0])
-
-        def begin(row, key):
-            memory = belief.start(Seen(row, ()), key)
-            return memory, belief.particles(memory, num_particles, key + 1)
-
-        def advance(memory, row, key):
-            memory = belief.update(memory, nothing(row), Seen(row, ()), key)
-            return memory, belief.particles(memory, num_particles, key + 1)
-
-        self._begin, self._advance = (
-            tf.function(step, jit_compile=True) for step in (begin, advance)
-        )
-
-    def follow(self, observations, *, seed):
-        """Watch from the first step to the last.
-
-        Args:
-          observations: [time, replicas, sequences, channels]; replicas may see different ones.
-          seed: int.
-
-        Returns:
-          clouds: float32 [time, replicas, sequences, particles, latent].
-        """
-        clouds, memory = [], None
-        for t, row in enumerate(tf.constant(observations, tf.float32)):
-            key = replica_seeds([seed], "watch", t)[0]
-            memory, cloud = self._begin(row, key) if t == 0 else self._advance(memory, row, key)
-            clouds.append(cloud.numpy())
-        return np.stack(clouds)
-
-    def seconds_per_step(self, observations, *, repetitions=20):
-        """Median wall time in which the next observation of every sequence is taken in."""
-        rows = tf.constant(observations[:2], tf.float32)
-        key, spent = replica_seeds([0], "cost")[0], []
-        memory, _ = self._begin(rows[0], key)
-        self._advance(memory, rows[1], key)
-        for _ in range(repetitions):
-            start = time.perf_counter()
-            self._advance(memory, rows[1], key)[1].numpy()
-            spent.append(time.perf_counter() - start)
-        return float(np.median(spent))
-
-
 def simulate(model, num_timesteps, num_sequences, *, seed):
     """Draw from p(z, x): states and observations, each [time, replicas, sequences, channels]."""
     seeds = replica_seeds([seed] * model.num_replicas, "simulated")
@@ -115,7 +58,7 @@ def next_step(model, clouds, observations, *, seed):
 
     Args:
       model: state-space model without controls.
-      clouds: {name: clouds from `Watch.follow`}.
+      clouds: {name: clouds from `scoring.Watch.follow`}.
       observations: [time, replicas, sequences, channels].
       seed: int; the same noise moves all clouds.
 
@@ -148,7 +91,7 @@ def energy_coefficients(clouds, reference, *, num_particles=100):
     zero up to noise of either sign.
 
     Args:
-      clouds: {name: clouds from `Watch.follow`}.
+      clouds: {name: clouds from `scoring.Watch.follow`}.
       reference: clouds of the reference, from a seed of their own.
       num_particles: of each that are compared in pairs.
 
@@ -180,14 +123,14 @@ def coverage(clouds, states):
     """Share of known states inside the 50 and 90 % sets of `scoring`: [levels, replicas].
 
     Args:
-      clouds: from `Watch.follow`.
+      clouds: from `scoring.Watch.follow`.
       states: [time, replicas, sequences, latent].
     """
     return scoring.calibrate(_Latents, clouds, states).coverage
 
 
 class _Latents:
-    """`scoring.calibrate` speaks of what a sensor shows: here, the latent state itself."""
+    """An environment for `scoring.calibrate` whose sensor shows the latent state itself."""
 
     @staticmethod
     def emission(states):

@@ -1,8 +1,8 @@
 """Flights of a quadrotor: what its sensors read, given what its rotors did.
 
 Two sources. "simulated" is part of this package: 140 flights of 10 s along three-dimensional curves
-in a constant, hidden wind, made by `tfp_gaps.book.data.simulate_flights` with rotorpy (Folk,
-Paulos, Kumar 2023). "blackbird" is one real flight of 151 s from the Blackbird data set (Antonini
+in a constant, hidden wind, made by tools/simulate_flights.py with rotorpy (Folk, Paulos, Kumar
+2023). "blackbird" is one real flight of 151 s from the Blackbird data set (Antonini
 et al. 2018), in three parts; it is fetched, or given in a folder.
 
 Time runs in slots (10 Hz simulated, 20 Hz real). With slot t from s_{t-1} to s_t,

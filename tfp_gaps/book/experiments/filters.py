@@ -26,9 +26,9 @@ from tfp_gaps._tensorflow import tf
 from tfp_gaps.book import results
 from tfp_gaps.book.control import scoring
 from tfp_gaps.book.control.beliefs import BootstrapFilter, DistilledFilter, PartialPosterior
+from tfp_gaps.book.control.scoring import Watch
 from tfp_gaps.book.control.watching import (
     ModelWorld,
-    Watch,
     coverage,
     energy_coefficients,
     next_step,

@@ -22,14 +22,14 @@ import numpy as np
 from tfp_gaps import _checks, training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book import results, scales
-from tfp_gaps.book.control import environments, scoring, translation
+from tfp_gaps.book.control import environments, scoring, state_map
 from tfp_gaps.book.control.acting import LearnedSimulator, act
 from tfp_gaps.book.control.beliefs import (
     AdaptedFilter,
     BootstrapFilter,
     DistilledFilter,
+    MappedBelief,
     PartialPosterior,
-    Translated,
 )
 from tfp_gaps.book.control.planning import Planner
 from tfp_gaps.book.control.world_model import WorldModel
@@ -276,10 +276,10 @@ def beliefs_of(fitted, task, size, distilled=None):
     return found
 
 
-class Translators:
+class StateMaps:
     """Between the true states and a model's latents, fitted on training episodes.
 
-    to_latents, to_states: for `beliefs.Translated`.
+    to_latents, to_states: for `beliefs.MappedBelief`.
     explained: {"latents", "states": [replicas, outputs]}; empty where nothing is hidden.
     """
 
@@ -308,10 +308,10 @@ class Translators:
         self.explained = {}
         if latents.shape[-1] > self._size:
             known = np.concatenate([shown, hidden], -1)
-            self._to_latents = translation.fit(known, latents[..., self._size :])
+            self._to_latents = state_map.fit(known, latents[..., self._size :])
             self.explained["latents"] = self._to_latents.explained
         if hidden.shape[-1]:
-            self._to_hidden = translation.fit(latents, hidden)
+            self._to_hidden = state_map.fit(latents, hidden)
             self.explained["states"] = self._to_hidden.explained
 
     def to_latents(self, states, seed):
@@ -363,11 +363,11 @@ def run(*, scale, lookahead, seeds, variant, checkpoint_folder=None, progress=No
             fitted, task, size, explored, seeds=seeds, **options("distil", size.distil.num_steps)
         )
     beliefs = beliefs_of(fitted, task, size, distilled)
-    translators = Translators(fitted, task, explored, seeds)
+    state_maps = StateMaps(fitted, task, explored, seeds)
     measured = measure(task, size, beliefs, LearnedSimulator(fitted.model, task.environment), seeds)
     returns = {
-        name: acted.returns.tolist()
-        for name, acted in agents(task, size, fitted, beliefs, translators, seeds).items()
+        name: rollout.returns.tolist()
+        for name, rollout in agents(task, size, fitted, beliefs, state_maps, seeds).items()
     }
     return {
         "experiment": "world_models",
@@ -382,7 +382,7 @@ def run(*, scale, lookahead, seeds, variant, checkpoint_folder=None, progress=No
         "elbo": elbo_of(fitted, explored, size),
         "observation_noise": fitted.model.observation_noise.numpy()[:, 0].tolist(),
         "transition_scale": fitted.model.transition_scale.numpy()[:, 0].tolist(),
-        "explained": {name: share.tolist() for name, share in translators.explained.items()},
+        "explained": {name: share.tolist() for name, share in state_maps.explained.items()},
         **measured,
         "returns": returns,
     }
@@ -426,22 +426,22 @@ def measure(task, size, beliefs, simulator, seeds, *, particle_filter=None):
     }
 
 
-def agents(task, size, fitted, beliefs, translators, seeds, *, names=None):
+def agents(task, size, fitted, beliefs, state_maps, seeds, *, names=None):
     """Let agents act with a learned model, a learned belief, or both.
 
     Args:
       names: which agents; None for all.
 
     Returns:
-      {name: `Acted`}. "model + BELIEF" plans with the learned model, "truth + BELIEF" with the true
-      one; "model + true filter" has the learned model and the true belief.
+      {name: `Rollout`}. "model + BELIEF" plans with the learned model, "truth + BELIEF" with the
+      true one; "model + true filter" has the learned model and the true belief.
     """
     environment = task.environment
     simulator = LearnedSimulator(fitted.model, environment)
     truth = BootstrapFilter(environment, 2 * size.num_filter)
     wanted = {f"model + {name}": (simulator, belief) for name, belief in beliefs.items()}
-    wanted["model + true filter"] = (simulator, Translated(truth, translators.to_latents))
-    learned = Translated(beliefs["filter"], translators.to_states)
+    wanted["model + true filter"] = (simulator, MappedBelief(truth, state_maps.to_latents))
+    learned = MappedBelief(beliefs["filter"], state_maps.to_states)
     wanted["truth + filter"] = (environment, learned)
     return {
         name: play(task, size, *parts, len(seeds))
@@ -451,7 +451,7 @@ def agents(task, size, fitted, beliefs, translators, seeds, *, names=None):
 
 
 def play(task, size, simulator, belief, num_replicas, *, num_episodes=None):
-    """Let one agent act in the task's episodes; returns `Acted`."""
+    """Let one agent act in the task's episodes; returns `Rollout`."""
     return act(
         task.environment,
         simulator,

@@ -23,8 +23,7 @@ import numbers
 import pathlib
 import re
 
-import yaml
-
+from tfp_gaps.book import files
 from tfp_gaps.book.ledger import view
 from tfp_gaps.estimate import Estimate
 
@@ -222,39 +221,16 @@ class Record:
 # --- reading claims.yml ------------------------------------------------------------------------
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, except that a key given twice is an error and not silently the last one."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if repeated:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key given twice: {', '.join(repeated)}", node.start_mark
-            )
-        return super().construct_mapping(node, deep=deep)
-
-
 def default_path():
-    """Return the path of the book's claims.yml.
-
-    Looked for beside the running notebook, in `book/` below the working directory, and in the
-    `book/` folder of the checkout that holds this package.
+    """Return the path of the book's claims.yml, see `files.find`.
 
     Raises:
-      ClaimsError: if none of the three exists.
+      ClaimsError: if it is nowhere.
     """
-    here = pathlib.Path.cwd()
-    checkout = pathlib.Path(__file__).resolve().parent.parent.parent.parent
-    candidates = [here / "claims.yml", here / "book/claims.yml", checkout / "book/claims.yml"]
-    for path in candidates:
-        if path.is_file():
-            return path
-    listed = ", ".join(str(path) for path in candidates)
-    raise ClaimsError(
-        f"No claims.yml found (looked at {listed}). Run from a checkout of the project, or pass "
-        "the path of the file."
-    )
+    try:
+        return files.find("claims.yml")
+    except FileNotFoundError as error:
+        raise ClaimsError(str(error)) from error
 
 
 def load(path=None):
@@ -272,16 +248,9 @@ def load(path=None):
     """
     path = default_path() if path is None else pathlib.Path(path)
     try:
-        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClaimsError(f"Cannot read the claims file {path}: {error}.") from error
-    except yaml.YAMLError as error:
-        raise ClaimsError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(entries, list) or not entries:
-        raise ClaimsError(
-            f"{path} must be a list of claims (each starting with '- id: C..'), but holds "
-            f"{type(entries).__name__}."
-        )
+        entries = files.read_list(path, "claims")
+    except ValueError as error:
+        raise ClaimsError(str(error)) from error
     claims = {}
     for number, entry in enumerate(entries, start=1):
         claim = _parse_claim(entry, f"{path.name}, entry {number}")

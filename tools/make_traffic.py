@@ -1,6 +1,6 @@
 """Make the file of traffic counts from the package `traffic-anomaly`, once.
 
-    python -m tfp_gaps.book.data.make_traffic [--wheel FILE]
+    python tools/make_traffic.py [--wheel FILE]
 
 Vehicles counted by 22 detectors at one intersection in steps of 15 minutes, 26 days from Thursday
 18 April 2024, published by Shawn Strasser under the MIT licence. This command downloads the wheel,

@@ -1,6 +1,6 @@
 """Simulate the flights of the UAV data set with rotorpy, once, from fixed seeds.
 
-    python -m tfp_gaps.book.data.simulate_flights
+    python tools/simulate_flights.py
 
 A Hummingbird quadrotor (0.5 kg, motor lag, drag) tracks a three-dimensional Lissajous curve in a
 wind that is constant during the flight and hidden from the model. The simulator runs at 100 Hz, the

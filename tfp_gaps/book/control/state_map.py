@@ -1,10 +1,9 @@
-"""Say a state of the true system in a learned model's words, and the other way around.
+"""Map states of the true system to latents of a learned model, and the other way around.
 
-A model's spare latents have no meaning of their own: any invertible map of them is as good. To give
-a learned model the true belief, or the truth a learned one, a regression is fitted on episodes of
-which both are known: cubic polynomials by least squares, and the covariance of what they leave.
-
-What the sensor shows means the same in both, and is handed over as it is.
+A model's spare latents have no meaning of their own: any invertible map of them is as good. To plan
+with a learned model from the true belief, or the other way around, a regression is fitted on
+episodes of which both are known: cubic polynomials by least squares, with Gaussian residuals. What
+the sensor shows means the same in both, and is not mapped.
 """
 
 import itertools
@@ -19,7 +18,7 @@ _DEGREE = 3
 _RIDGE = 1e-6
 
 
-class Translator(NamedTuple):
+class StateMap(NamedTuple):
     """A fitted map, for one or several replicas.
 
     shift, scale: of the inputs, [replicas, 1, inputs].
@@ -46,14 +45,14 @@ class Translator(NamedTuple):
 
 
 def fit(inputs, outputs):
-    """Fit a translator.
+    """Fit a map by least squares.
 
     Args:
       inputs: [replicas, points, inputs].
       outputs: [replicas, points, outputs].
 
     Returns:
-      `Translator`.
+      `StateMap`.
 
     Raises:
       ValueError: for arrays that do not agree, or fewer points than twice the polynomials' number.
@@ -80,7 +79,7 @@ def fit(inputs, outputs):
     spread = np.linalg.cholesky(covariance + 1e-12 * np.eye(covariance.shape[1]))
     explained = 1.0 - residual.var(1) / np.maximum(outputs.var(1), 1e-12)
     shift, scale = shift.astype(np.float32), scale.astype(np.float32)
-    return Translator(shift, scale, weights, spread, explained)
+    return StateMap(shift, scale, weights, spread, explained)
 
 
 def _features(inputs, library):
