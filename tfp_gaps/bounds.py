@@ -52,15 +52,14 @@ class Bound:
         return float(means.std(ddof=1) / math.sqrt(len(means)))
 
 
-def elbo_terms(model, network, observations, noise, *, lookahead, controls=None, mask=None):
+def elbo_terms(model, posterior, observations, noise, *, controls=None, mask=None):
     """One draw of the ELBO, step by step.
 
     Args:
       model: state-space model.
-      network: `LookAheadNetwork`, or an object with the same two methods.
+      posterior: `LookAheadNetwork`, or what has its methods `context` and `sample_path`.
       observations: [time, replicas, batch, channels].
       noise: standard normal [time, replicas, batch, latent].
-      lookahead: k >= 0 or None.
       controls: [time, replicas, batch, control_size] or None; row t acts into step t.
       mask: 1 where observed, of the shape of `observations`, or None.
 
@@ -68,18 +67,18 @@ def elbo_terms(model, network, observations, noise, *, lookahead, controls=None,
       log_likelihood: ln p(x_t | z_t) of what is observed, [time, replicas, batch].
       divergence: KL(q_t || p_t), [time, replicas, batch].
     """
-    context = network.context(observations, lookahead=lookahead, controls=controls, mask=mask)
-    path = network.sample_path(model, context, noise, controls=controls)
+    context = posterior.context(observations, controls=controls, mask=mask)
+    path = posterior.sample_path(model, context, noise, controls=controls)
     return log_likelihood(model, path.latents, observations, mask), path.divergence
 
 
 def importance_log_weights(
-    model, network, observations, seeds, *, num_samples, lookahead, controls=None, mask=None
+    model, posterior, observations, seeds, *, num_samples, controls=None, mask=None
 ):
     """Draw K paths per sequence and return ln p(x, z) - ln q(z | x).
 
     Args:
-      model, network, observations, lookahead, controls, mask: as in `elbo_terms`.
+      model, posterior, observations, controls, mask: as in `elbo_terms`.
       seeds: int32 [num_replicas, 2].
       num_samples: K.
 
@@ -87,14 +86,14 @@ def importance_log_weights(
       log_weights: [K, replicas, batch], nats.
     """
     time, replicas, batch = observations.shape[:3]
-    context = network.context(observations, lookahead=lookahead, controls=controls, mask=mask)
+    context = posterior.context(observations, controls=controls, mask=mask)
 
     def tile(tensor):
         return None if tensor is None else tf.tile(tensor, [1, 1, num_samples, 1])
 
     noise = replica_normal([time, num_samples * batch, model.latent_size], seeds)
     noise = tf.transpose(noise, [1, 0, 2, 3])
-    path = network.sample_path(model, tile(context), noise, controls=tile(controls))
+    path = posterior.sample_path(model, tile(context), noise, controls=tile(controls))
     fit = log_likelihood(model, path.latents, tile(observations), tile(mask))
     total = tf.reduce_sum(fit + path.log_weight, 0)
     return tf.transpose(tf.reshape(total, [replicas, num_samples, batch]), [1, 0, 2])
@@ -127,10 +126,9 @@ class Profile:
 
 def elbo(
     model,
-    network,
+    posterior,
     sequences,
     *,
-    lookahead,
     seed,
     repetitions=1,
     batch_size=500,
@@ -142,10 +140,9 @@ def elbo(
 
     Args:
       model: state-space model.
-      network: inference network.
+      posterior: q, as in `elbo_terms`.
       sequences: `data.Sequences`, or a bare array [time, sequences, channels]; every replica sees
         the same. Missing values do not count.
-      lookahead: k >= 0 or None.
       seed: int, of the draws from q.
       repetitions: draws of the whole path per sequence.
       batch_size: sequences evaluated at once; bounds the memory.
@@ -165,7 +162,7 @@ def elbo(
     def terms(batch, seeds):
         time, _, size, _ = batch["observations"].shape
         noise = tf.transpose(replica_normal([time, size, model.latent_size], seeds), [1, 0, 2, 3])
-        return elbo_terms(model, network, noise=noise, lookahead=lookahead, **batch)
+        return elbo_terms(model, posterior, noise=noise, **batch)
 
     parts = []
     for index, batch in enumerate(batches(sequences, model.num_replicas, batch_size)):
@@ -183,11 +180,10 @@ def elbo(
 
 def iwae(
     model,
-    network,
+    posterior,
     sequences,
     *,
     num_samples,
-    lookahead,
     seed,
     repetitions=1,
     paths_at_once=2500,
@@ -198,7 +194,7 @@ def iwae(
         IWAE-K(x) = E ln 1/K sum_j p(x, z^j) / q(z^j | x)
 
     Args:
-      model, network, sequences, lookahead, seed, repetitions, jit_compile: as in `elbo`.
+      model, posterior, sequences, seed, repetitions, jit_compile: as in `elbo`.
       num_samples: K >= 1.
       paths_at_once: paths evaluated at once; bounds the memory.
 
@@ -216,9 +212,7 @@ def iwae(
 
     @tf.function(jit_compile=jit_compile)
     def bound(batch, seeds):
-        log_weights = importance_log_weights(
-            model, network, seeds=seeds, num_samples=k, lookahead=lookahead, **batch
-        )
+        log_weights = importance_log_weights(model, posterior, seeds=seeds, num_samples=k, **batch)
         return log_mean_exp(log_weights)
 
     values = []

@@ -124,8 +124,7 @@ def forecast(
     num_particles,
     seed,
     num_samples=None,
-    network=None,
-    lookahead=None,
+    posterior=None,
 ):
     """Filter the first `start` steps and predict the `horizon` steps after them.
 
@@ -138,8 +137,8 @@ def forecast(
       num_particles: of the filter.
       seed: int.
       num_samples: ensemble members per sequence, at most `num_particles`; None takes all.
-      network, lookahead: proposal of the filter; None, the default, filters with the model alone,
-        which is fair to models that were trained with different look-ahead.
+      posterior: proposal of the filter; None, the default, filters with the model alone, which is
+        fair to models that were trained under different conditions.
 
     Returns:
       A `Forecast`, whose samples include the observation noise. It holds horizon * num_samples
@@ -160,7 +159,7 @@ def forecast(
     2
     """
     future, particles = _filter(
-        model, sequences, start, horizon, num_particles, seed, num_samples, network, lookahead
+        model, sequences, start, horizon, num_particles, seed, num_samples, posterior
     )
     parts = _predict(model, particles, future, seed, PATHS_AT_ONCE)
     samples = np.concatenate([part.samples for part in parts], axis=3)
@@ -176,8 +175,7 @@ def evaluate(
     num_particles,
     seed,
     num_samples=None,
-    network=None,
-    lookahead=None,
+    posterior=None,
     levels=LEVELS,
     channels=slice(None),
     paths_at_once=PATHS_AT_ONCE,
@@ -185,7 +183,7 @@ def evaluate(
     """Score the forecasts of many sequences without keeping the ensembles.
 
     Args:
-      model, sequences, start, horizon, num_particles, seed, num_samples, network, lookahead: as in
+      model, sequences, start, horizon, num_particles, seed, num_samples, posterior: as in
         `forecast`.
       levels, channels: as in `score`.
       paths_at_once: paths of all replicas together that are rolled out at a time; bounds the memory
@@ -198,7 +196,7 @@ def evaluate(
       ValueError: as `forecast` and `score`.
     """
     future, particles = _filter(
-        model, sequences, start, horizon, num_particles, seed, num_samples, network, lookahead
+        model, sequences, start, horizon, num_particles, seed, num_samples, posterior
     )
     batches = _predict(model, particles, future, seed, paths_at_once)
     parts = [score(batch, levels, channels) for batch in batches]
@@ -309,7 +307,7 @@ def _average(values, seen):
     return np.where(seen, values, 0.0).sum(-1) / np.maximum(seen.sum(-1), 1)
 
 
-def _filter(model, sequences, start, horizon, num_particles, seed, num_samples, network, lookahead):
+def _filter(model, sequences, start, horizon, num_particles, seed, num_samples, posterior):
     """Return the steps to predict as `Sequences`, and filtered particles at the step before."""
     sequences = as_sequences(sequences)
     time = sequences.num_timesteps
@@ -325,8 +323,7 @@ def _filter(model, sequences, start, horizon, num_particles, seed, num_samples, 
         _between(sequences, 0, start),
         num_particles=num_particles,
         seed=seed,
-        network=network,
-        lookahead=lookahead,
+        posterior=posterior,
     ).particles
     return _between(sequences, start, start + horizon), particles[:num_samples]
 

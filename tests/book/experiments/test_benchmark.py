@@ -7,13 +7,14 @@ import pytest
 
 from tfp_gaps.book import experiments, results, runs
 from tfp_gaps.book.experiments import benchmark, digits, traffic, uav
+from tfp_gaps.posteriors.conditions import LookAhead
 
 MODULES = {"digits": digits, "traffic": traffic, "uav": uav}
 
 
 @pytest.fixture(scope="module", params=["digits", "uav"])
 def result(request):
-    return MODULES[request.param].run(scale="smoke", lookahead=1, seeds=[0, 1])
+    return MODULES[request.param].run(scale="smoke", conditions=LookAhead(1), seeds=[0, 1])
 
 
 def test_a_result_holds_what_the_chapters_read(result):
@@ -49,7 +50,7 @@ def test_the_tighter_estimators_of_the_evidence_lie_above_the_elbo(result):
 
 
 def test_a_forecast_is_stored_per_horizon_and_per_sequence():
-    result = uav.run(scale="smoke", lookahead=0, seeds=[0, 1])
+    result = uav.run(scale="smoke", conditions=LookAhead(0), seeds=[0, 1])
     horizon = uav.SIZES["smoke"].horizon
     for quantity in ("rmse", "crps", "coverage_50", "coverage_90"):
         assert np.shape(result["forecast"][quantity]) == (2, horizon)

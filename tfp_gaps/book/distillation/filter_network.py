@@ -13,6 +13,7 @@ Shapes: [time, replicas, batch, channels].
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.networks import MLP, split_seeds
+from tfp_gaps.posteriors.conditions import LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 
 tfd = tfp.distributions
@@ -53,6 +54,7 @@ class FilterNetwork(tf.Module):
         reader_seeds, head_seeds = split_seeds(seeds, 2)
         # The recurrence is that of the inference network; with look-ahead 0 it reads x_{1:t}.
         self._reader = LookAheadNetwork(
+            conditions=LookAhead(0),
             observation_size=observation_size,
             latent_size=latent_size,
             hidden_size=hidden_size,
@@ -80,7 +82,7 @@ class FilterNetwork(tf.Module):
 
     def context(self, observations, controls=None):
         """Summarise x_{1:t}, u_{1:t-1} for every t: [time, replicas, batch, hidden_size]."""
-        return tf.nn.relu(self._reader.context(observations, lookahead=0, controls=controls))
+        return tf.nn.relu(self._reader.context(observations, controls=controls))
 
     def begin(self, batch):
         """What `step` starts from, [replicas, batch, hidden_size]."""

@@ -42,6 +42,7 @@ from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.exact.joint_gaussian import JointGaussian
 from tfp_gaps.models.state_space import LinearGaussianStateSpace
 from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Sequences
 from tfp_gaps.training import Settings
@@ -225,7 +226,7 @@ def traffic_problem(size, seeds, folder=None, progress=None):
     splits = complete(traffic.load("book", "one"))
     design = replace(traffic.BENCHMARK.size("book", "one").design, joint=size.joint)
     options = training_options(folder, progress, "joint-full", size.joint.num_steps)
-    full = sequential.fit_jointly(splits, design, lookahead=None, seeds=seeds, **options)
+    full = sequential.fit_jointly(splits, design, conditions=FULL, seeds=seeds, **options)
     problem = Problem(
         full.model,
         functools.partial(sequential.draw_paths, full),
@@ -299,11 +300,13 @@ def fit_backward(problem, size, *, seeds, **options):
 
 
 def fit_partial(problem, size, *, seeds, **options):
-    """Fit the partial network, look-ahead 0, by the ELBO; returns (network, history)."""
+    """Fit the partial network by the ELBO; returns (network, history)."""
     network = LookAheadNetwork(
-        **_sizes(problem, size), seeds=replica_seeds(seeds, "initial network")
+        **_sizes(problem, size),
+        conditions=LookAhead(0),
+        seeds=replica_seeds(seeds, "initial network"),
     )
-    loss = sequential.negative_elbo(problem.model, network, 0)
+    loss = sequential.negative_elbo(problem.model, network)
     return network, _fit(loss, network, problem, size, seeds, "partial", options)
 
 
@@ -378,15 +381,14 @@ def measure(problem, size, beliefs, *, guided=None):
             name: np.float64(watch.seconds_per_step(test)) for name, watch in watches.items()
         },
     }
-    for name, network in (("few particles", None), ("few particles, guided", guided)):
+    for name, proposal in (("few particles", None), ("few particles, guided", guided)):
         if name == "few particles" or guided is not None:
             increments = filtering.particle_filter(
                 model,
                 problem.test,
                 num_particles=size.num_particles,
                 seed=8,
-                network=network,
-                lookahead=None if network is None else 0,
+                posterior=proposal,
             ).log_increments
             found["next_step"][name] = increments[size.first :].mean(0)
     return {key: {n: v.tolist() for n, v in part.items()} for key, part in found.items()}
@@ -458,7 +460,7 @@ def train_all(problem, size, seeds, folder=None, progress=None):
 
 def _own_partial_pair(problem, size, splits, design, seeds, folder, progress):
     options = training_options(folder, progress, "joint-partial", size.joint.num_steps)
-    pair = sequential.fit_jointly(splits, design, lookahead=0, seeds=seeds, **options)
+    pair = sequential.fit_jointly(splits, design, conditions=LookAhead(0), seeds=seeds, **options)
     test = np.repeat(problem.test.observations[:, np.newaxis], len(seeds), 1)
     beliefs = {
         "partial q": PartialPosterior(pair.model, pair.network, size.num_particles),

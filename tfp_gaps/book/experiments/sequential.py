@@ -1,6 +1,6 @@
 """Train a state-space model under given conditions, and measure model and inference apart.
 
-The joint ELBO of (p_k, q_k) mixes two effects of look-ahead k: how tight the bound is, and how good
+The joint ELBO of (p, q) mixes two effects of what q may see: how tight the bound is, and how good
 the generative model became. To tell them apart the model is frozen and a *fresh, fully conditioned*
 network is trained on it: what remains between two models, each under its own full q, is the
 models'.
@@ -21,7 +21,7 @@ from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 
 @dataclass(frozen=True)
 class Design:
-    """Sizes of a sequential experiment; the same for every look-ahead.
+    """Sizes of a sequential experiment; the same for all conditions.
 
     latent_size, hidden_size: of the model and of the inference network.
     emission: of the model, see `models.state_space.StateSpace`.
@@ -37,21 +37,20 @@ class Design:
 
 
 class Fitted(NamedTuple):
-    """A model, an inference network with its look-ahead, and how the training went."""
+    """A model, an inference network with its conditions, and how the training went."""
 
     model: tf.Module
     network: LookAheadNetwork
-    lookahead: int | None
     history: training.History
 
 
-def fit_jointly(splits, design, *, lookahead, seeds, **options):
-    """Train model and inference network together on the ELBO with look-ahead k.
+def fit_jointly(splits, design, *, conditions, seeds, **options):
+    """Train model and inference network together on the ELBO.
 
     Args:
       splits: `data.Splits`; the validation part chooses the parameters if the settings say so.
       design: `Design`.
-      lookahead: k >= 0 or None.
+      conditions: `LookAhead`, what the network may see.
       seeds: one int per replica; initial parameters, batches and noise follow from it.
       **options: checkpoint, progress, strategy: as in `training.fit`.
 
@@ -63,12 +62,12 @@ def fit_jointly(splits, design, *, lookahead, seeds, **options):
         emission=design.emission,
         seeds=replica_seeds(seeds, "initial model"),
     )
-    return _fit(model, splits, design, lookahead, seeds, True, options)
+    return _fit(model, splits, design, conditions, seeds, True, options)
 
 
-def fit_network(model, splits, design, *, lookahead, seeds, **options):
+def fit_network(model, splits, design, *, conditions, seeds, **options):
     """Train a fresh inference network on a frozen model; arguments as in `fit_jointly`."""
-    return _fit(model, splits, design, lookahead, seeds, False, options)
+    return _fit(model, splits, design, conditions, seeds, False, options)
 
 
 def sizes(splits, design):
@@ -82,34 +81,34 @@ def sizes(splits, design):
     }
 
 
-def _fit(model, splits, design, lookahead, seeds, learn_model, options):
+def _fit(model, splits, design, conditions, seeds, learn_model, options):
     parts = (splits.train, splits.validation, splits.test)
     network = LookAheadNetwork(
         **sizes(splits, design),
+        conditions=conditions,
         masked=any(part.mask is not None for part in parts),
         seeds=replica_seeds(seeds, "initial network"),
     )
-    fingerprint = f"{design} {splits.source} lookahead={lookahead} learn_model={learn_model}"
+    described = f"lookahead={conditions.lookahead} learn_model={learn_model}"
     return fit(
         model,
         network,
         splits,
         design.joint if learn_model else design.refit,
-        lookahead=lookahead,
         seeds=seeds,
         learn_model=learn_model,
-        fingerprint=fingerprint,
+        fingerprint=f"{design} {splits.source} {described}",
         **options,
     )
 
 
-def fit(model, network, splits, settings, *, lookahead, seeds, learn_model, **options):
+def fit(model, network, splits, settings, *, seeds, learn_model, **options):
     """Train a network, and its model if `learn_model`, on the ELBO; returns `Fitted`.
 
     Args:
       model, network: with one replica per seed.
       settings: `training.Settings`.
-      splits, lookahead, seeds: as in `fit_jointly`.
+      splits, seeds: as in `fit_jointly`.
       **options: checkpoint, fingerprint, progress, strategy: as in `training.fit`.
     """
     variables = list(network.trainable_variables)
@@ -117,9 +116,9 @@ def fit(model, network, splits, settings, *, lookahead, seeds, learn_model, **op
         variables += model.trainable_variables
     validate = None
     if settings.validate_every:
-        validate = validation_loss(model, network, lookahead, splits.validation)
+        validate = validation_loss(model, network, splits.validation)
     history = training.fit(
-        negative_elbo(model, network, lookahead),
+        negative_elbo(model, network),
         variables,
         data_points(splits.train),
         settings,
@@ -127,7 +126,7 @@ def fit(model, network, splits, settings, *, lookahead, seeds, learn_model, **op
         validate=validate,
         **options,
     )
-    return Fitted(model, network, lookahead, history)
+    return Fitted(model, network, history)
 
 
 def data_points(sequences):
@@ -158,18 +157,18 @@ def draw_paths(fitted, observations, seeds, *, controls=None):
     """
     time, _, batch, _ = observations.shape
     noise = replica_normal([time, batch, fitted.model.latent_size], seeds)
-    context = fitted.network.context(observations, lookahead=fitted.lookahead, controls=controls)
+    context = fitted.network.context(observations, controls=controls)
     noise = tf.transpose(noise, [1, 0, 2, 3])
     return fitted.network.sample_path(fitted.model, context, noise, controls=controls).latents
 
 
-def validation_loss(model, network, lookahead, sequences, *, draws=2):
+def validation_loss(model, network, sequences, *, draws=2):
     """A function () -> [replicas]: minus the ELBO on held-out sequences, nats per sequence.
 
     The noise is the same in every call, so that two looks differ by the parameters alone.
     """
     data = {name: tf.constant(array) for name, array in data_points(sequences).items()}
-    loss = negative_elbo(model, network, lookahead)
+    loss = negative_elbo(model, network)
     seeds = replica_seeds(range(draws), "validation")
 
     @tf.function
@@ -184,7 +183,7 @@ def validation_loss(model, network, lookahead, sequences, *, draws=2):
     return lambda: evaluate().numpy()
 
 
-def negative_elbo(model, network, lookahead):
+def negative_elbo(model, posterior):
     """The loss (batch, seeds, kl_weight) -> [replicas], nats per sequence; see `training.fit`.
 
     `batch` holds "observations" and, where there are any, "controls" and "mask", each [replicas,
@@ -199,9 +198,7 @@ def negative_elbo(model, network, lookahead):
         time, _, size, _ = fields["observations"].shape
         noise = replica_normal([time, size, model.latent_size], seeds)
         noise = tf.transpose(noise, [1, 0, 2, 3])
-        log_likelihood, divergence = elbo_terms(
-            model, network, noise=noise, lookahead=lookahead, **fields
-        )
+        log_likelihood, divergence = elbo_terms(model, posterior, noise=noise, **fields)
         per_sequence = tf.reduce_sum(kl_weight * divergence - log_likelihood, 0)
         return tf.reduce_mean(per_sequence, -1)
 
