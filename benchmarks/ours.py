@@ -14,6 +14,7 @@ from tfp_gaps.models.state_space import StateSpace
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors.conditions import LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+from tfp_gaps.sequences import Batch
 from tfp_gaps.training import Settings, build_step
 
 VARIANTS = {"XLA": {}, "no XLA": {"jit_compile": False}, "one shard": {"num_shards": 1}}
@@ -42,7 +43,8 @@ class Trainer:
         self.variables = [*self.model.trainable_variables, *self.network.trainable_variables]
         self.initial = [variable.numpy() for variable in self.variables]
         self.parameters = self._export()
-        self.data = {"observations": tf.constant(observations(size))}
+        x = observations(size).transpose(1, 0, 2)
+        self.data = Batch(tf.constant(np.ascontiguousarray(x)))
         one_step = self._step(negative_elbo(self.model, self.network), **VARIANTS[variant])
 
         @tf.function
@@ -60,7 +62,7 @@ class Trainer:
         )
         optimizer = tfk.optimizers.Adam(LEARNING_RATE)
         optimizer.build(self.variables)
-        return build_step(loss, self.variables, self.data, optimizer, settings, self.seeds)
+        return build_step(loss, self.variables, self.data, optimizer, settings, self.seeds, axis=1)
 
     def train(self, indices):
         """Take one step for each row of `indices` and wait; return the last losses, [seeds]."""
@@ -71,9 +73,9 @@ class Trainer:
 
         def loss(batch, seeds, kl_weight):
             del seeds
-            x = tf.cast(tf.transpose(batch["observations"], [2, 0, 1, 3]), tf.float32)
+            floats = batch.map(lambda part: tf.cast(part, tf.float32))
             draws = tf.transpose(tf.constant(noise), [1, 0, 2, 3])
-            log_likelihood, divergence = elbo_terms(self.model, self.network, x, draws)
+            log_likelihood, divergence = elbo_terms(self.model, self.network, floats, draws)
             return tf.reduce_mean(tf.reduce_sum(kl_weight * divergence - log_likelihood, 0), -1)
 
         trained = [variable.numpy() for variable in self.variables]

@@ -123,12 +123,12 @@ def test_bad_input(world, change, message):
 def test_every_replica_is_given_every_sequence():
     x = np.arange(10.0).reshape(2, 5, 1)
     parts = list(bounds.batches(bounds.as_sequences(x), 3, 2))
-    assert [tuple(part["observations"].shape) for part in parts] == [
+    assert [tuple(part.observations.shape) for part in parts] == [
         (2, 3, 2, 1),
         (2, 3, 2, 1),
         (2, 3, 1, 1),
     ]
-    together = np.concatenate([part["observations"].numpy() for part in parts], 2)
+    together = np.concatenate([part.observations.numpy() for part in parts], 2)
     for replica in range(3):
         np.testing.assert_array_equal(together[:, replica], x)
 
@@ -153,9 +153,9 @@ def test_no_more_paths_at_once_than_allowed(world, monkeypatch, num_samples, mos
     model, posterior, x, _ = world
     paths, weights = [], bounds.importance_log_weights
 
-    def watched(model, posterior, observations, seeds, *, num_samples, **options):
-        paths.append(num_samples * observations.shape[2])
-        return weights(model, posterior, observations, seeds, num_samples=num_samples, **options)
+    def watched(model, posterior, batch, seeds, *, num_samples):
+        paths.append(num_samples * batch.observations.shape[2])
+        return weights(model, posterior, batch, seeds, num_samples=num_samples)
 
     monkeypatch.setattr(bounds, "importance_log_weights", watched)
     options = {"seed": 0, "paths_at_once": 200}

@@ -48,7 +48,8 @@ class OptimalProposal:
         parts = (exact.transition, exact.transition_cov, exact.emission, exact.emission_cov)
         self.transition, self.noise, self.emission, self.emission_noise = map(np.squeeze, parts)
 
-    def context(self, observations, *, controls=None, mask=None):
+    def context(self, batch):
+        observations, controls, mask = batch
         assert controls is None and mask is None
         last, rows = observations.shape[0] - 1, []
         k = self.conditions.reach(last + 1)
@@ -74,8 +75,8 @@ class OptimalProposal:
 class WideProposal:
     """The prior, displaced and widened: far from optimal, with bounded weights."""
 
-    def context(self, observations, *, controls=None, mask=None):
-        return observations
+    def context(self, batch):
+        return batch.observations
 
     def factor(self, prior, latent, context):
         return DiagonalNormal(prior.mean + 0.5, 1.5 * prior.scale)

@@ -21,8 +21,8 @@ import numpy as np
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import HAS_GPU, tf, tfp
 from tfp_gaps.models.state_space import log_likelihood, step
-from tfp_gaps.networks import replica_seeds
-from tfp_gaps.sequences import Sequences, as_sequences
+from tfp_gaps.networks import for_replicas, replica_seeds
+from tfp_gaps.sequences import as_sequences
 
 smc = tfp.experimental.mcmc
 
@@ -99,7 +99,8 @@ def particle_filter(
         # beginning.
         batch = sequences.select(np.arange(start, start + size) % total)
         seeds = tf.constant([seed, index], tf.int32)
-        parts.append(run(model, posterior, num_particles, seeds, *_tensors(batch)))
+        tensors = for_replicas(batch.batch, model.num_replicas)
+        parts.append(run(model, posterior, num_particles, seeds, tensors))
     increments, particles, sizes = (tf.concat(part, 2)[:, :, :total] for part in zip(*parts))
     return Filtered(
         increments.numpy().astype(np.float64), particles, sizes.numpy().astype(np.float64)
@@ -153,21 +154,12 @@ def roll_out(model, particles, *, num_steps, seed, controls=None):
 class _Chain:
     """Proposal and weight of each step of one batch, as TFP's kernel asks for them."""
 
-    def __init__(self, model, posterior, num_particles, observations, controls, mask):
-        def replicate(tensor):
-            if tensor is None:
-                return None
-            return tf.repeat(tensor[:, tf.newaxis], model.num_replicas, axis=1)
-
-        self.model, self.posterior = model, posterior
-        self.observations = replicate(observations)
-        self.controls, self.mask = replicate(controls), replicate(mask)
-        self.shape = [num_particles, *self.observations.shape[1:3]]
-        self.last = self.observations.shape[0] - 1
+    def __init__(self, model, posterior, num_particles, batch):
+        self.model, self.posterior, self.batch = model, posterior, batch
+        self.shape = [num_particles, *batch.observations.shape[1:3]]
+        self.last = batch.observations.shape[0] - 1
         if posterior is not None:
-            self.context = posterior.context(
-                self.observations, controls=self.controls, mask=self.mask
-            )
+            self.context = posterior.context(batch)
 
     def start(self, seed):
         """Particles at the first step, weighted by x_1."""
@@ -179,7 +171,8 @@ class _Chain:
         # TFP also calls this before the first step, and drops the result.
         t = tf.minimum(from_step + 1, self.last)
         latent = state.particles
-        control = None if self.controls is None else _beside(self.controls[t], latent)
+        controls = self.batch.controls
+        control = None if controls is None else _beside(controls[t], latent)
         return self._propose(
             t, self.model.transition(latent, control), latent, state.log_weights, seed
         )
@@ -194,15 +187,15 @@ class _Chain:
         draw = proposal.mean + proposal.scale * noise
         if self.posterior is not None:
             log_weights += _log_ratio(prior, proposal, draw, noise)
-        mask = None if self.mask is None else self.mask[t]
-        log_weights += log_likelihood(self.model, draw, self.observations[t], mask)
+        now = self.batch.map(lambda part: part[t])
+        log_weights += log_likelihood(self.model, draw, now.observations, now.mask)
         effective_size = tf.exp(smc.log_ess_from_log_weights(log_weights))
         return smc.WeightedParticles(draw, log_weights, effective_size)
 
 
-def _filter(model, posterior, num_particles, seed, observations, controls, mask):
+def _filter(model, posterior, num_particles, seed, batch):
     """Filter one batch; returns increments, particles and effective sizes."""
-    chain = _Chain(model, posterior, num_particles, observations, controls, mask)
+    chain = _Chain(model, posterior, num_particles, batch)
     num_timesteps = chain.last + 1
     start_seed, loop_seed, *end_seeds = tfp.random.split_seed(seed, 4)
     kernel = smc.SequentialMonteCarlo(
@@ -248,12 +241,6 @@ def _log_ratio(prior, proposal, draw, noise):
 def _beside(control, latent):
     """Repeat a control [..., sequences, control] for each particle of `latent`."""
     return tf.broadcast_to(control, [*latent.shape[:-1], control.shape[-1]])
-
-
-def _tensors(sequences: Sequences):
-    parts = (sequences.observations, sequences.controls)
-    floats = [None if part is None else tf.cast(part, tf.float32) for part in parts]
-    return *floats, None if sequences.mask is None else tf.constant(sequences.mask)
 
 
 def _check(model, sequences):

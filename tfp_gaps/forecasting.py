@@ -354,8 +354,7 @@ def _predict(model, particles, future, seed, paths_at_once):
 
 def _between(sequences, first, last):
     """Steps first, ..., last - 1."""
-    parts = (sequences.observations, sequences.controls, sequences.mask)
-    return Sequences(*(None if part is None else part[first:last] for part in parts))
+    return Sequences(*sequences.batch.map(lambda part: part[first:last]))
 
 
 def _root(mean):

@@ -8,6 +8,7 @@ from tfp_gaps.models.state_space import DiagonalNormal, StateSpace
 from tfp_gaps.networks import replica_normal, replica_seeds
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork, block_resets
+from tfp_gaps.sequences import Batch
 
 tfd = tfp.distributions
 TIME, BATCH, CHANNELS, LATENT = 7, 3, 4, 2
@@ -24,26 +25,24 @@ def build(conditions=PARTIAL, seeds=(0,), control_size=0):
     return model, network
 
 
-def observations(seeds=(0,)):
-    draws = replica_normal([TIME, BATCH, CHANNELS], replica_seeds(seeds, "x"))
-    return tf.transpose(draws, [1, 0, 2, 3])
+def observed(seeds=(0,)):
+    return Batch(replica_normal([TIME, BATCH, CHANNELS], replica_seeds(seeds, "x"), axis=1))
 
 
 def noise(seeds=(0,)):
-    draws = replica_normal([TIME, BATCH, LATENT], replica_seeds(seeds, "noise"))
-    return tf.transpose(draws, [1, 0, 2, 3])
+    return replica_normal([TIME, BATCH, LATENT], replica_seeds(seeds, "noise"), axis=1)
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 3, 5, 6, 99, np.inf])
 def test_sees_exactly_the_next_k_observations(k):
     _, network = build(LookAhead(k))
-    x = observations()
+    x = observed()
     # The context of step t must move with x_s for s <= t + k, and not at all for s > t + k.
     base = network.context(x).numpy()
     for s in range(TIME):
-        moved = x.numpy().copy()
+        moved = x.observations.numpy().copy()
         moved[s] += 1.0
-        change = np.abs(network.context(tf.constant(moved)).numpy() - base)
+        change = np.abs(network.context(Batch(tf.constant(moved))).numpy() - base)
         reaction = change.max(axis=(1, 2, 3))
         for t in range(TIME):
             if s <= t + k:
@@ -56,7 +55,7 @@ def test_sees_exactly_the_next_k_observations(k):
 def test_every_parameter_is_used_under_all_conditions(conditions):
     model, network = build(conditions)
     with tf.GradientTape() as tape:
-        path = network.sample_path(model, network.context(observations()), noise())
+        path = network.sample_path(model, network.context(observed()), noise())
         total = tf.reduce_sum(path.divergence)
     for variable, gradient in zip(
         network.trainable_variables, tape.gradient(total, network.trainable_variables), strict=True
@@ -76,7 +75,7 @@ def test_other_conditions_of_a_network_share_its_variables():
     network._join.bias.assign_add(tf.ones_like(network._join.bias))
     fresh = build(LookAhead(2))[1]
     fresh._join.bias.assign(network._join.bias)
-    np.testing.assert_array_equal(other.context(observations()), fresh.context(observations()))
+    np.testing.assert_array_equal(other.context(observed()), fresh.context(observed()))
 
 
 def test_full_conditions_do_not_forget_and_partial_ones_do():
@@ -92,9 +91,8 @@ def test_divergence_and_weight_equal_tfp_distributions(control_size):
     model, network = build(LookAhead(1), control_size=control_size)
     controls = None
     if control_size:
-        draws = replica_normal([TIME, BATCH, control_size], replica_seeds([0], "u"))
-        controls = tf.transpose(draws, [1, 0, 2, 3])
-    context = network.context(observations(), controls=controls)
+        controls = replica_normal([TIME, BATCH, control_size], replica_seeds([0], "u"), axis=1)
+    context = network.context(observed()._replace(controls=controls))
     path = network.sample_path(model, context, noise(), controls=controls)
     first = model.initial()
     later = model.transition(path.latents[:-1], None if controls is None else controls[1:])
@@ -121,11 +119,11 @@ def test_divergence_and_weight_equal_tfp_distributions(control_size):
 def test_replicas_equal_separate_runs():
     seeds = [4, 9]
     model, network = build(LookAhead(2), seeds)
-    context = network.context(observations(seeds))
+    context = network.context(observed(seeds))
     path = network.sample_path(model, context, noise(seeds))
     for r, seed in enumerate(seeds):
         model_alone, network_alone = build(LookAhead(2), [seed])
-        context_alone = network_alone.context(observations([seed]))
+        context_alone = network_alone.context(observed([seed]))
         alone = network_alone.sample_path(model_alone, context_alone, noise([seed]))
         np.testing.assert_allclose(path.latents[:, r], alone.latents[:, 0], atol=1e-5)
         np.testing.assert_allclose(path.divergence[:, r], alone.divergence[:, 0], rtol=1e-4)
@@ -142,7 +140,7 @@ def test_replicas_equal_separate_runs():
 def test_wrong_shapes(shape, message):
     _, network = build()
     with pytest.raises(ValueError, match=message):
-        network.context(tf.zeros(shape))
+        network.context(Batch(tf.zeros(shape)))
 
 
 @pytest.mark.parametrize("conditions", [None, 0, "full"])
@@ -156,24 +154,25 @@ def test_wrong_conditions(conditions):
 def test_missing_controls():
     _, network = build(control_size=2)
     with pytest.raises(ValueError, match="2 control channel"):
-        network.context(observations())
+        network.context(observed())
 
 
 def test_a_masked_network_tells_missing_from_zero_and_ignores_what_is_missing():
     sizes = {"observation_size": CHANNELS, "latent_size": LATENT, "hidden_size": 8}
     sizes |= {"conditions": LookAhead(1), "seeds": replica_seeds([0], "network")}
     network = LookAheadNetwork(**sizes, masked=True)
-    x = observations().numpy()
+    x = observed().observations.numpy()
     mask = np.ones_like(x)
     mask[3, :, :, 1] = 0.0
     filled, other = x.copy(), x.copy()
     filled[3, :, :, 1], other[3, :, :, 1] = 0.0, 7.0
-    hidden = network.context(tf.constant(other), mask=mask).numpy()
-    np.testing.assert_array_equal(network.context(tf.constant(filled), mask=mask), hidden)
-    assert np.abs(network.context(tf.constant(filled)) - hidden).max() > 1e-4
+    hidden = network.context(Batch(tf.constant(other), mask=mask)).numpy()
+    filled = Batch(tf.constant(filled))
+    np.testing.assert_array_equal(network.context(filled._replace(mask=mask)), hidden)
+    assert np.abs(network.context(filled) - hidden).max() > 1e-4
     plain = LookAheadNetwork(**sizes)
     with pytest.raises(ValueError, match="built without masked=True"):
-        plain.context(tf.constant(x), mask=mask)
+        plain.context(Batch(tf.constant(x), mask=mask))
 
 
 # Run as a filter, and relative to the prior -------------------------------------------------------
@@ -181,11 +180,9 @@ def test_a_masked_network_tells_missing_from_zero_and_ignores_what_is_missing():
 
 def test_steps_give_the_context_without_look_ahead():
     _, network = build(PARTIAL, (0, 1), control_size=2)
-    x = observations((0, 1))
-    controls = tf.transpose(
-        replica_normal([TIME, BATCH, 2], replica_seeds((0, 1), "u")), [1, 0, 2, 3]
-    )
-    expected = network.context(x, controls=controls)
+    x = observed((0, 1)).observations
+    controls = replica_normal([TIME, BATCH, 2], replica_seeds((0, 1), "u"), axis=1)
+    expected = network.context(Batch(x, controls))
     state = network.begin(BATCH)
     for t in range(TIME):
         context, state = network.step(state, x[t], controls[t])
@@ -201,7 +198,7 @@ def test_a_relative_posterior_scales_with_the_prior():
         seeds=replica_seeds((0,), "network"),
         relative=True,
     )
-    context = network.context(observations())[0]
+    context = network.context(observed())[0]
     latent, mean = tf.ones([1, BATCH, LATENT]), tf.fill([1, BATCH, LATENT], 0.3)
     scale = np.array([1.0, 0.01], np.float32)
     factors = [

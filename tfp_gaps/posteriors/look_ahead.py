@@ -31,6 +31,7 @@ from tfp_gaps._tensorflow import tf
 from tfp_gaps.models.state_space import DiagonalNormal, positive
 from tfp_gaps.networks import Dense, gru_scan, gru_step, split_seeds
 from tfp_gaps.posteriors.conditions import LookAhead
+from tfp_gaps.sequences import Batch
 
 
 class Path(NamedTuple):
@@ -130,15 +131,13 @@ class LookAheadNetwork(tf.Module):
         other.conditions = _look_ahead(conditions)
         return other
 
-    def context(self, observations, *, controls=None, mask=None):
+    def context(self, batch):
         """Summarise C_t for every t.
 
         Args:
-          observations: x_{1:T}, [time, replicas, batch, channels].
-          controls: u_{1:T}, [time, replicas, batch, control_size]; row t holds u_{t-1} (zero at
-            t = 1), so that x_{1:t+k} brings u_{1:t+k-1}.
-          mask: 1 where observed, of the shape of `observations`, or None; a network built with
-            `masked=True` takes None for all observed.
+          batch: `Batch` of tensors [time, replicas, batch, channels]. Row t of its controls holds
+            u_{t-1} (zero at t = 1), so that x_{1:t+k} brings u_{1:t+k-1}. A network built with
+            `masked=True` takes no mask for all observed.
 
         Returns:
           context: [time, replicas, batch, hidden_size].
@@ -146,10 +145,10 @@ class LookAheadNetwork(tf.Module):
         Raises:
           ValueError: for a wrong rank, wrong channels, or a mask that it was not built for.
         """
-        self._check(observations, controls, mask)
-        num_timesteps = observations.shape[0]
+        self._check(batch)
+        num_timesteps = batch.observations.shape[0]
         k = self.conditions.reach(num_timesteps)
-        inputs = self._inputs(observations, controls, mask)
+        inputs = self._inputs(batch)
         forward, backward = self._recur(
             self._read[0](inputs), self._read[1](inputs), block_resets(num_timesteps, k)
         )
@@ -173,7 +172,7 @@ class LookAheadNetwork(tf.Module):
           context: summary of C_t = x_{1:t}, [replicas, batch, hidden_size].
           state: [replicas, batch, hidden_size].
         """
-        inputs = self._inputs(observation, control, None)
+        inputs = self._inputs(Batch(observation, control))
         # Without look-ahead the backward direction reads x_t alone, from a blank state.
         states = gru_step(
             tf.concat([read(inputs) for read in self._read], 0),
@@ -190,7 +189,7 @@ class LookAheadNetwork(tf.Module):
           model: the state-space model whose prior q is relative to.
           context: from `context`, [time, replicas, batch, hidden_size].
           noise: standard normal [time, replicas, batch, latent_size].
-          controls: as in `context`.
+          controls: of the batch, or None.
 
         Returns:
           A `Path`.
@@ -237,7 +236,8 @@ class LookAheadNetwork(tf.Module):
             return DiagonalNormal(prior.mean + prior.scale * correction, prior.scale * ratio)
         return DiagonalNormal(prior.mean + correction, positive(raw, self.minimum_scale))
 
-    def _inputs(self, observations, controls, mask):
+    def _inputs(self, batch):
+        observations, controls, mask = batch
         parts = [observations]
         if self.masked:
             seen = tf.ones_like(observations) if mask is None else tf.cast(mask, tf.float32)
@@ -263,21 +263,21 @@ class LookAheadNetwork(tf.Module):
             for parameter in (self._recurrent_kernel, self._recurrent_bias)
         )
 
-    def _check(self, observations, controls, mask):
+    def _check(self, batch):
         expected = (self.num_replicas, self.observation_size)
-        shape = observations.shape
+        shape = batch.observations.shape
         if shape.rank != 4 or (shape[1], shape[3]) != expected:
             raise ValueError(
                 f"observations must have shape [time, replicas, batch, channels] with "
                 f"{expected[0]} replica(s) and {expected[1]} channel(s), but have shape "
                 f"{tuple(shape)}. Transpose to time-major and add the replica axis."
             )
-        if mask is not None and not self.masked:
+        if batch.mask is not None and not self.masked:
             raise ValueError(
                 "these observations have missing values, but the network was built without "
                 "masked=True and would take them for zeros. Build it with masked=True."
             )
-        given = 0 if controls is None else controls.shape[-1]
+        given = 0 if batch.controls is None else batch.controls.shape[-1]
         if given != self.control_size:
             raise ValueError(
                 f"this network was built for {self.control_size} control channel(s), but got "

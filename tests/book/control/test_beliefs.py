@@ -13,7 +13,7 @@ from tfp_gaps.book.control.beliefs import AdaptedFilter, BootstrapFilter, ExactS
 from tfp_gaps.book.control.environments import MomentumHike, explore
 from tfp_gaps.book.control.world_model import WorldModel
 from tfp_gaps.book.distillation.filter_network import FilterNetwork
-from tfp_gaps.networks import replica_seeds
+from tfp_gaps.networks import for_replicas, replica_seeds
 from tfp_gaps.posteriors.conditions import LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Sequences
@@ -199,12 +199,8 @@ def watch(belief, sequences):
 def test_the_partial_posterior_has_the_law_of_the_paths_it_was_trained_with(networks, explored):
     model, network, _ = networks
     memory = watch(beliefs.PartialPosterior(model, network, 4000), explored)
-    x, u = (
-        tf.repeat(tf.constant(array)[:, tf.newaxis], 2, 1)
-        for array in (explored.observations, explored.controls)
-    )
-    context = network.context(x, controls=u)
-    context, u = (tf.repeat(array, 1000, 2) for array in (context, u))
+    batch = for_replicas(explored.batch, 2)
+    context, u = (tf.repeat(part, 1000, 2) for part in (network.context(batch), batch.controls))
     noise = tf.random.stateless_normal([*context.shape[:3], 3], [7, 8])
     paths = network.sample_path(model, context, noise, controls=u).latents[-1].numpy()
     paths = paths.reshape(2, NUM_EPISODES, 1000, 3)

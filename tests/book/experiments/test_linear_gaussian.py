@@ -8,6 +8,7 @@ from tfp_gaps._tensorflow import tf
 from tfp_gaps.book.experiments import linear_gaussian as experiment
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
+from tfp_gaps.sequences import Batch
 
 WORLD = exact.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
 CONDITIONS = [LookAhead(0), LookAhead(1), FULL]
@@ -59,11 +60,11 @@ def test_linear_network_sees_what_it_may():
     )
     network.weights.assign(tf.ones_like(network.weights))
     observations = np.zeros((4, 4, 1, 2), np.float32)
-    before = network.context(tf.constant(observations)).numpy()
+    before = network.context(Batch(tf.constant(observations))).numpy()
     for s in range(4):
         moved = observations.copy()
         moved[s] = 1.0
-        after = network.context(tf.constant(moved)).numpy()
+        after = network.context(Batch(tf.constant(moved))).numpy()
         changed = (after != before)[:, :, 0, 0].T.tolist()
         for replica, k in enumerate((0, 1, 3)):
             assert changed[replica] == [s <= t + k for t in range(4)]

@@ -41,10 +41,10 @@ from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.exact.joint_gaussian import JointGaussian
 from tfp_gaps.models.state_space import LinearGaussianStateSpace
-from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
-from tfp_gaps.sequences import Sequences
+from tfp_gaps.sequences import Batch, Sequences
 from tfp_gaps.training import Settings
 
 VARIANTS = ("linear-gaussian", "traffic")
@@ -153,8 +153,8 @@ class Problem(NamedTuple):
     """A fixed model with what is known about it.
 
     model: state-space model, one replica per seed.
-    smoother: callable (observations, seeds) -> z_{1:T}, a draw for each sequence of the batch, see
-      `inference.filter_network.negative_log_likelihood`.
+    smoother: callable (batch, seeds) -> z_{1:T}, a draw for each sequence of the batch, see
+      `distillation.filter_network.negative_log_likelihood`.
     train, test: `Sequences` without missing values.
     groups: [test sequences], labels; sequences of a group are not independent.
     source: of the data.
@@ -191,22 +191,22 @@ def first(problem, count):
 
 
 def exact_smoother(world, num_timesteps):
-    """Draws from p(z_{1:T} | x_{1:T}) of a chain with a single state, as a function of (x, seeds).
+    """Draws from p(z_{1:T} | x_{1:T}) of a chain with a single state: see `Problem.smoother`.
 
     Args:
       world: `exact.LinearGaussian` with one component of state and of observation.
       num_timesteps: T.
 
     Returns:
-      callable (observations [time, replicas, batch, 1], seeds) -> [time, replicas, batch, 1].
+      callable (batch, seeds) -> [time, replicas, batch, 1].
     """
     joint = JointGaussian(world, num_timesteps)
     weights, covariance = joint.condition(joint.states, joint.observations)
     root = np.linalg.cholesky(covariance)
     weights, root = (tf.constant(part.T, tf.float32) for part in (weights, root))
 
-    def draw(observations, seeds):
-        x = tf.transpose(observations[..., 0], [1, 2, 0])
+    def draw(batch, seeds):
+        x = tf.transpose(batch.observations[..., 0], [1, 2, 0])
         noise = replica_normal(x.shape[1:], seeds)
         flat = [tf.reshape(part, [-1, num_timesteps]) for part in (x, noise)]
         paths = tf.reshape(flat[0] @ weights + flat[1] @ root, x.shape)
@@ -314,8 +314,9 @@ def _fit(loss, network, problem, size, seeds, name, options):
     return training.fit(
         loss,
         list(network.trainable_variables),
-        sequential.data_points(problem.train),
+        problem.train.batch,
         size.network,
+        axis=1,
         seeds=seeds,
         # The fixed model was trained with `joint`, or is known.
         fingerprint=f"{name} {size.hidden_size} {size.joint} {problem.source}",
@@ -494,8 +495,8 @@ def moments(network, observations):
       network: `FilterNetwork`.
       observations: [time, sequences, channels]; every replica sees the same.
     """
-    rows = np.repeat(observations[:, np.newaxis], network.num_replicas, 1)
-    belief = network.mixture(network.context(tf.constant(rows, tf.float32)))
+    batch = for_replicas(Batch(observations), network.num_replicas)
+    belief = network.mixture(network.context(batch))
     return belief.mean().numpy(), belief.variance().numpy()
 
 

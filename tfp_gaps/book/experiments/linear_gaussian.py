@@ -21,6 +21,7 @@ from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.models.state_space import LinearGaussianStateSpace
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork, Path
+from tfp_gaps.sequences import Batch
 
 NETWORKS = ("linear", "recurrent")
 
@@ -55,8 +56,9 @@ class LinearNetwork(tf.Module):
         """W with zeros for what is hidden: [replicas, time, latent, time, channels]."""
         return self.weights * self._visible
 
-    def context(self, observations, *, controls=None, mask=None):
+    def context(self, batch):
         """sum_s W_{t,s} x_s for each t: [time, replicas, batch, latent]."""
+        observations, controls, mask = batch
         if controls is not None or mask is not None or observations.shape[0] != self.shape[0]:
             extra = "".join(
                 f" and {name}"
@@ -159,8 +161,9 @@ def train(world, kind, *, num_timesteps, conditions, seed, settings=None, num_da
     history = training.fit(
         negative_elbo(model, network),
         list(network.trainable_variables),
-        {"observations": x.transpose(1, 0, 2).astype(np.float32)},
+        Batch(x.astype(np.float32)),
         SETTINGS[kind] if settings is None else settings,
+        axis=1,
         seeds=seeds,
     )
     return Trained(world, model, network, history)

@@ -19,6 +19,7 @@ from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.models.state_space import LinearGaussianStateSpace
 from tfp_gaps.networks import Dense, replica_seeds, split_seeds
 from tfp_gaps.posteriors.look_ahead import Path
+from tfp_gaps.sequences import Batch
 
 tfd = tfp.distributions
 
@@ -58,14 +59,14 @@ class ConditionsNetwork(tf.Module):
         ]
         self._output = [Dense(width, 2, seeds=key[2], name="output") for key in keys]
 
-    def context(self, observations, *, controls=None, mask=None):
+    def context(self, batch):
         """What the observations say, [time, replicas, batch, hidden]; see `LookAheadNetwork`."""
-        if controls is not None or mask is not None:
+        if batch.controls is not None or batch.mask is not None:
             raise ValueError(
                 "ConditionsNetwork knows neither controls nor missing values, but was given some. "
                 "Leave them out."
             )
-        inputs = tf.transpose(observations[..., 0], [1, 2, 0])
+        inputs = tf.transpose(batch.observations[..., 0], [1, 2, 0])
         return tf.stack(
             [
                 read(inputs * self._observations[t][:, tf.newaxis])
@@ -143,8 +144,9 @@ def train(world, *, num_timesteps, schemes, seeds, settings=SETTINGS, num_data=5
     history = training.fit(
         negative_elbo(model, network),
         list(network.trainable_variables),
-        {"observations": x.transpose(1, 0, 2).astype(np.float32)},
+        Batch(x.astype(np.float32)),
         settings,
+        axis=1,
         seeds=each,
     )
     return model, network, history

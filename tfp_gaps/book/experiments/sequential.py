@@ -9,13 +9,11 @@ models'.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from tfp_gaps import training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.bounds import elbo_terms
 from tfp_gaps.models.state_space import StateSpace
-from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 
 
@@ -120,8 +118,9 @@ def fit(model, network, splits, settings, *, seeds, learn_model, **options):
     history = training.fit(
         negative_elbo(model, network),
         variables,
-        data_points(splits.train),
+        splits.train.batch,
         settings,
+        axis=1,
         seeds=seeds,
         validate=validate,
         **options,
@@ -129,37 +128,21 @@ def fit(model, network, splits, settings, *, seeds, learn_model, **options):
     return Fitted(model, network, history)
 
 
-def data_points(sequences):
-    """The fields of sequences as {name: array [sequences, time, channels]}."""
-    fields = {
-        "observations": sequences.observations,
-        "controls": sequences.controls,
-        "mask": sequences.mask,
-    }
-    return {
-        name: np.ascontiguousarray(array.transpose(1, 0, 2))
-        for name, array in fields.items()
-        if array is not None
-    }
-
-
-def draw_paths(fitted, observations, seeds, *, controls=None):
+def draw_paths(fitted, batch, seeds):
     """Draw z_{1:T} ~ q(z_{1:T} | x, u) of a trained network; for TensorFlow functions.
 
     Args:
       fitted: `Fitted`.
-      observations: [time, replicas, batch, observation].
+      batch: `Batch` of tensors [time, replicas, batch, channels].
       seeds: one seed per replica, as from `networks.replica_seeds`.
-      controls: [time, replicas, batch, control], or None.
 
     Returns:
       [time, replicas, batch, latent], one path for each sequence.
     """
-    time, _, batch, _ = observations.shape
-    noise = replica_normal([time, batch, fitted.model.latent_size], seeds)
-    context = fitted.network.context(observations, controls=controls)
-    noise = tf.transpose(noise, [1, 0, 2, 3])
-    return fitted.network.sample_path(fitted.model, context, noise, controls=controls).latents
+    time, _, size, _ = batch.observations.shape
+    noise = replica_normal([time, size, fitted.model.latent_size], seeds, axis=1)
+    context = fitted.network.context(batch)
+    return fitted.network.sample_path(fitted.model, context, noise, controls=batch.controls).latents
 
 
 def validation_loss(model, network, sequences, *, draws=2):
@@ -167,16 +150,13 @@ def validation_loss(model, network, sequences, *, draws=2):
 
     The noise is the same in every call, so that two looks differ by the parameters alone.
     """
-    data = {name: tf.constant(array) for name, array in data_points(sequences).items()}
+    data = sequences.batch.map(tf.constant)
     loss = negative_elbo(model, network)
     seeds = replica_seeds(range(draws), "validation")
 
     @tf.function
     def evaluate():
-        batch = {
-            name: tf.repeat(array[tf.newaxis], model.num_replicas, axis=0)
-            for name, array in data.items()
-        }
+        batch = for_replicas(data, model.num_replicas)
         rows = [tf.repeat(seeds[i : i + 1], model.num_replicas, axis=0) for i in range(draws)]
         return tf.add_n([loss(batch, row, 1.0) for row in rows]) / draws
 
@@ -186,19 +166,14 @@ def validation_loss(model, network, sequences, *, draws=2):
 def negative_elbo(model, posterior):
     """The loss (batch, seeds, kl_weight) -> [replicas], nats per sequence; see `training.fit`.
 
-    `batch` holds "observations" and, where there are any, "controls" and "mask", each [replicas,
-    batch, time, channels].
+    `batch` is a `Batch` of tensors [time, replicas, batch, channels] of any type.
     """
 
     def loss(batch, seeds, kl_weight):
-        fields = {
-            name: tf.cast(tf.transpose(array, [2, 0, 1, 3]), tf.float32)
-            for name, array in batch.items()
-        }
-        time, _, size, _ = fields["observations"].shape
-        noise = replica_normal([time, size, model.latent_size], seeds)
-        noise = tf.transpose(noise, [1, 0, 2, 3])
-        log_likelihood, divergence = elbo_terms(model, posterior, noise=noise, **fields)
+        time, _, size, _ = batch.observations.shape
+        noise = replica_normal([time, size, model.latent_size], seeds, axis=1)
+        floats = batch.map(lambda part: tf.cast(part, tf.float32))
+        log_likelihood, divergence = elbo_terms(model, posterior, floats, noise)
         per_sequence = tf.reduce_sum(kl_weight * divergence - log_likelihood, 0)
         return tf.reduce_mean(per_sequence, -1)
 

@@ -38,7 +38,7 @@ from tfp_gaps.book.data.splits import Splits
 from tfp_gaps.book.data.store import digest_of_arrays
 from tfp_gaps.book.distillation.filter_network import FilterNetwork, negative_log_likelihood
 from tfp_gaps.book.experiments import sequential
-from tfp_gaps.networks import replica_seeds
+from tfp_gaps.networks import for_replicas, replica_seeds
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 
@@ -252,15 +252,12 @@ def distil(fitted, task, size, explored, *, seeds, num_components=5, **options):
         num_components=num_components,
         seeds=replica_seeds(seeds, "initial filter"),
     )
-
-    def smoother(observations, controls, seeds):
-        return sequential.draw_paths(fitted, observations, seeds, controls=controls)
-
     history = training.fit(
-        negative_log_likelihood(network, smoother),
+        negative_log_likelihood(network, functools.partial(sequential.draw_paths, fitted)),
         list(network.trainable_variables),
-        sequential.data_points(explored["train"].sequences),
+        explored["train"].sequences.batch,
         size.distil,
+        axis=1,
         seeds=seeds,
         fingerprint=f"distilled {task} {size} components={num_components}",
         **options,
@@ -299,14 +296,10 @@ class Translators:
         sequences, replicas = explored["train"].sequences, fitted.model.num_replicas
 
         @tf.function
-        def draw(observations, controls):
-            x, u = (
-                tf.repeat(part[:, tf.newaxis], replicas, 1) for part in (observations, controls)
-            )
-            own = replica_seeds(seeds, "translation")
-            return sequential.draw_paths(fitted, x, own, controls=u)
+        def draw(batch):
+            return sequential.draw_paths(fitted, batch, replica_seeds(seeds, "translation"))
 
-        latents = draw(tf.constant(sequences.observations), tf.constant(sequences.controls)).numpy()
+        latents = draw(for_replicas(sequences.batch, replicas)).numpy()
         states = np.repeat(explored["train"].states[:, np.newaxis], replicas, 1)
         # The first steps of an episode, where little is known yet, would blur the relation.
         latents, states = (
