@@ -12,7 +12,9 @@ from tfp_gaps.book.experiments.sequential import negative_elbo
 from tfp_gaps.bounds import elbo_terms
 from tfp_gaps.models.state_space import StateSpace
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.conditions import LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+from tfp_gaps.sequences import Batch
 from tfp_gaps.training import Settings, build_step
 
 VARIANTS = {"XLA": {}, "no XLA": {"jit_compile": False}, "one shard": {"num_shards": 1}}
@@ -33,14 +35,17 @@ class Trainer:
         self.model = StateSpace(
             **widths, emission=size.emission, seeds=replica_seeds(self.seeds, "model")
         )
-        self.network = LookAheadNetwork(**widths, seeds=replica_seeds(self.seeds, "network"))
+        self.network = LookAheadNetwork(
+            **widths,
+            conditions=LookAhead.of(size.lookahead),
+            seeds=replica_seeds(self.seeds, "network"),
+        )
         self.variables = [*self.model.trainable_variables, *self.network.trainable_variables]
         self.initial = [variable.numpy() for variable in self.variables]
         self.parameters = self._export()
-        self.data = {"observations": tf.constant(observations(size))}
-        one_step = self._step(
-            negative_elbo(self.model, self.network, size.lookahead), **VARIANTS[variant]
-        )
+        x = observations(size).transpose(1, 0, 2)
+        self.data = Batch(tf.constant(np.ascontiguousarray(x)))
+        one_step = self._step(negative_elbo(self.model, self.network), **VARIANTS[variant])
 
         @tf.function
         def train(indices):
@@ -57,7 +62,7 @@ class Trainer:
         )
         optimizer = tfk.optimizers.Adam(LEARNING_RATE)
         optimizer.build(self.variables)
-        return build_step(loss, self.variables, self.data, optimizer, settings, self.seeds)
+        return build_step(loss, self.variables, self.data, optimizer, settings, self.seeds, axis=1)
 
     def train(self, indices):
         """Take one step for each row of `indices` and wait; return the last losses, [seeds]."""
@@ -68,11 +73,9 @@ class Trainer:
 
         def loss(batch, seeds, kl_weight):
             del seeds
-            x = tf.cast(tf.transpose(batch["observations"], [2, 0, 1, 3]), tf.float32)
+            floats = batch.map(lambda part: tf.cast(part, tf.float32))
             draws = tf.transpose(tf.constant(noise), [1, 0, 2, 3])
-            log_likelihood, divergence = elbo_terms(
-                self.model, self.network, x, draws, lookahead=self.size.lookahead
-            )
+            log_likelihood, divergence = elbo_terms(self.model, self.network, floats, draws)
             return tf.reduce_mean(tf.reduce_sum(kl_weight * divergence - log_likelihood, 0), -1)
 
         trained = [variable.numpy() for variable in self.variables]

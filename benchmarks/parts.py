@@ -12,6 +12,7 @@ from benchmarks.sizes import CLIP_NORM, LEARNING_RATE
 from tfp_gaps._tensorflow import tf, tfk
 from tfp_gaps.models.state_space import StateSpace, log_likelihood
 from tfp_gaps.networks import gru_scan, replica_normal, replica_seeds
+from tfp_gaps.posteriors.conditions import FULL
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.training import clip_by_replica_norm
 
@@ -46,7 +47,8 @@ def build(size, num_shards):
         "hidden_size": size.hidden_size,
         "seeds": seeds,
     }
-    model, network = StateSpace(**widths, emission=size.emission), LookAheadNetwork(**widths)
+    model = StateSpace(**widths, emission=size.emission)
+    network = LookAheadNetwork(**widths, conditions=FULL)
     x, z, h = size.observation_size, size.latent_size, size.hidden_size
     weights = {
         "recurrences": 2 * h * 3 * h,

@@ -8,6 +8,7 @@ import pytest
 from tfp_gaps import bounds
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 
 TIME, SEQUENCES = 6, 64
@@ -15,27 +16,31 @@ TIME, SEQUENCES = 6, 64
 
 @pytest.fixture(scope="module")
 def world(linear_chain):
-    """Model, an untrained network, sequences and their exact log-likelihood by TFP's Kalman
+    """Model, an untrained partial q, sequences and their exact log-likelihood by TFP's Kalman
     filter."""
     kalman = linear_chain.kalman(TIME)
     x = kalman.sample(SEQUENCES, seed=[0, 1])
-    network = LookAheadNetwork(
-        observation_size=1, latent_size=1, hidden_size=8, seeds=replica_seeds([0], "network")
+    posterior = LookAheadNetwork(
+        conditions=LookAhead(0),
+        observation_size=1,
+        latent_size=1,
+        hidden_size=8,
+        seeds=replica_seeds([0], "network"),
     )
     # Wider than the posterior (sd 1.3 against 0.6), so that importance weights have a variance.
-    network._output.bias.assign([[[0.0, 2.0]]])
+    posterior._output.bias.assign([[[0.0, 2.0]]])
     evidence = kalman.log_prob(x).numpy()
-    return linear_chain.model(), network, x.numpy().transpose(1, 0, 2), evidence
+    return linear_chain.model(), posterior, x.numpy().transpose(1, 0, 2), evidence
 
 
 @pytest.mark.parametrize("num_samples", [1, 50])
 def test_exponential_of_the_bound_is_unbiased(world, num_samples):
     # E exp(IWAE-K) = p(x) for any q and any K: its ratio to the exact p(x) has mean one, here over
     # sequences and 2000 paths of each; 4 standard errors over repetitions.
-    model, network, x, evidence = world
+    model, posterior, x, evidence = world
     repetitions = 2000 // num_samples
     bound = bounds.iwae(
-        model, network, x, num_samples=num_samples, lookahead=0, seed=0, repetitions=repetitions
+        model, posterior, x, num_samples=num_samples, seed=0, repetitions=repetitions
     )
     ratios = np.exp(bound.values[:, 0] - evidence).mean(1)
     error = ratios.std(ddof=1) / math.sqrt(repetitions)
@@ -44,11 +49,12 @@ def test_exponential_of_the_bound_is_unbiased(world, num_samples):
 
 
 def test_bounds_are_ordered_below_the_evidence(world):
-    model, network, x, evidence = world
-    elbo = bounds.elbo(model, network, x, lookahead=None, seed=0, repetitions=50).bound
+    model, partial, x, evidence = world
+    posterior = partial.with_conditions(FULL)
+    elbo = bounds.elbo(model, posterior, x, seed=0, repetitions=50).bound
     gaps = [float(np.mean(evidence - elbo.per_sequence()[0]))]
     for k in (10, 100, 3000):
-        bound = bounds.iwae(model, network, x, num_samples=k, lookahead=None, seed=0)
+        bound = bounds.iwae(model, posterior, x, num_samples=k, seed=0)
         gaps.append(float(np.mean(evidence - bound.per_sequence()[0])))
     assert gaps[0] > gaps[1] > gaps[2] > gaps[3]
     # IWAE-K is biased by about var(w) / 2K: with 3000 paths a hundredth of a nat.
@@ -56,10 +62,10 @@ def test_bounds_are_ordered_below_the_evidence(world):
 
 
 def test_one_path_iwae_has_the_mean_of_the_elbo(world):
-    model, network, x, _ = world
-    options = {"lookahead": 1, "repetitions": 400}
-    elbo = bounds.elbo(model, network, x, seed=0, **options).bound
-    one = bounds.iwae(model, network, x, num_samples=1, seed=1, **options)
+    model, partial, x, _ = world
+    posterior = partial.with_conditions(LookAhead(1))
+    elbo = bounds.elbo(model, posterior, x, seed=0, repetitions=400).bound
+    one = bounds.iwae(model, posterior, x, num_samples=1, seed=1, repetitions=400)
     difference = elbo.values[:, 0].mean() - one.values[:, 0].mean()
     error = math.hypot(elbo.monte_carlo_error(), one.monte_carlo_error())
     assert abs(difference) < 4 * error
@@ -68,13 +74,13 @@ def test_one_path_iwae_has_the_mean_of_the_elbo(world):
 
 
 def test_profile_adds_up_and_batches_do_not_matter(world):
-    model, network, x, _ = world
-    whole = bounds.elbo(model, network, x, lookahead=0, seed=0, repetitions=2)
+    model, posterior, x, _ = world
+    whole = bounds.elbo(model, posterior, x, seed=0, repetitions=2)
     total = (whole.log_likelihood - whole.divergence).sum(0)
     np.testing.assert_allclose(whole.bound.per_sequence(), total, atol=1e-9)
     assert np.all(whole.divergence >= 0)
-    parts = bounds.elbo(model, network, x, lookahead=0, seed=0, repetitions=200, batch_size=17)
-    same = bounds.elbo(model, network, x, lookahead=0, seed=5, repetitions=200)
+    parts = bounds.elbo(model, posterior, x, seed=0, repetitions=200, batch_size=17)
+    same = bounds.elbo(model, posterior, x, seed=5, repetitions=200)
     error = math.hypot(parts.bound.monte_carlo_error(), same.bound.monte_carlo_error())
     assert abs(parts.bound.estimate().value - same.bound.estimate().value) < 4 * error
 
@@ -103,36 +109,34 @@ def test_log_mean_exp_does_not_overflow():
     [
         ({"num_samples": 0}, "num_samples must be an integer and >= 1"),
         ({"repetitions": 0}, "repetitions"),
-        ({"lookahead": -2}, "lookahead"),
         ({"observations": np.zeros([TIME, 4])}, "time, sequences, channels"),
         ({"observations": np.full([TIME, 4, 1], np.nan)}, "NaN"),
     ],
 )
 def test_bad_input(world, change, message):
-    model, network, x, _ = world
-    options = {"observations": x, "num_samples": 2, "lookahead": 0, "seed": 0} | change
+    model, posterior, x, _ = world
+    options = {"observations": x, "num_samples": 2, "seed": 0} | change
     with pytest.raises(ValueError, match=message):
-        bounds.iwae(model, network, options.pop("observations"), **options)
+        bounds.iwae(model, posterior, options.pop("observations"), **options)
 
 
 def test_every_replica_is_given_every_sequence():
     x = np.arange(10.0).reshape(2, 5, 1)
     parts = list(bounds.batches(bounds.as_sequences(x), 3, 2))
-    assert [tuple(part["observations"].shape) for part in parts] == [
+    assert [tuple(part.observations.shape) for part in parts] == [
         (2, 3, 2, 1),
         (2, 3, 2, 1),
         (2, 3, 1, 1),
     ]
-    together = np.concatenate([part["observations"].numpy() for part in parts], 2)
+    together = np.concatenate([part.observations.numpy() for part in parts], 2)
     for replica in range(3):
         np.testing.assert_array_equal(together[:, replica], x)
 
 
 def test_one_repetition_unless_more_are_asked_for(world):
-    model, network, x, _ = world
-    options = {"lookahead": 0, "seed": 0}
-    assert bounds.iwae(model, network, x, num_samples=2, **options).values.shape == (1, 1, 64)
-    assert bounds.elbo(model, network, x, **options).bound.values.shape == (1, 1, 64)
+    model, posterior, x, _ = world
+    assert bounds.iwae(model, posterior, x, num_samples=2, seed=0).values.shape == (1, 1, 64)
+    assert bounds.elbo(model, posterior, x, seed=0).bound.values.shape == (1, 1, 64)
 
 
 def test_the_monte_carlo_error_is_that_of_the_mean_over_repetitions():
@@ -146,20 +150,20 @@ def test_the_monte_carlo_error_is_that_of_the_mean_over_repetitions():
 @pytest.mark.parametrize(("num_samples", "most"), [(10, 200), (300, 300)])
 def test_no_more_paths_at_once_than_allowed(world, monkeypatch, num_samples, most):
     # What is at once in memory is what the documentation promises; one sequence is the least.
-    model, network, x, _ = world
+    model, posterior, x, _ = world
     paths, weights = [], bounds.importance_log_weights
 
-    def watched(model, network, observations, seeds, *, num_samples, **options):
-        paths.append(num_samples * observations.shape[2])
-        return weights(model, network, observations, seeds, num_samples=num_samples, **options)
+    def watched(model, posterior, batch, seeds, *, num_samples):
+        paths.append(num_samples * batch.observations.shape[2])
+        return weights(model, posterior, batch, seeds, num_samples=num_samples)
 
     monkeypatch.setattr(bounds, "importance_log_weights", watched)
-    options = {"lookahead": 0, "seed": 0, "paths_at_once": 200}
-    bound = bounds.iwae(model, network, x[:, :25], num_samples=num_samples, **options)
+    options = {"seed": 0, "paths_at_once": 200}
+    bound = bounds.iwae(model, posterior, x[:, :25], num_samples=num_samples, **options)
     assert max(paths) == most and bound.values.shape == (1, 1, 25)
 
 
 def test_an_elbo_needs_a_repetition(world):
-    model, network, x, _ = world
+    model, posterior, x, _ = world
     with pytest.raises(ValueError, match="repetitions must be an integer and >= 1"):
-        bounds.elbo(model, network, x, lookahead=0, seed=0, repetitions=0)
+        bounds.elbo(model, posterior, x, seed=0, repetitions=0)

@@ -11,6 +11,7 @@ from tfp_gaps._tensorflow import tf
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Sequences
 
@@ -42,17 +43,17 @@ class OptimalProposal:
     follow from those of step t + 1.
     """
 
-    def __init__(self, exact):
+    def __init__(self, exact, conditions):
+        self.conditions = conditions
         parts = (exact.transition, exact.transition_cov, exact.emission, exact.emission_cov)
         self.transition, self.noise, self.emission, self.emission_noise = map(np.squeeze, parts)
 
-    def context(self, observations, *, lookahead, controls=None, mask=None):
+    def context(self, batch):
+        observations, controls, mask = batch
         assert controls is None and mask is None
-        x = observations.shape[0]
-        last = x - 1
-        k = last if lookahead is None else lookahead
-        rows = []
-        for t in range(x):
+        last, rows = observations.shape[0] - 1, []
+        k = self.conditions.reach(last + 1)
+        for t in range(last + 1):
             precision, weighted = 0.0, tf.zeros_like(observations[0])
             for s in range(min(t + k, last), t - 1, -1):
                 shrink = 1.0 + self.noise * precision
@@ -63,7 +64,7 @@ class OptimalProposal:
             rows.append(tf.concat([precision * tf.ones_like(weighted), weighted], -1))
         return tf.stack(rows)
 
-    def posterior(self, prior, latent, context):
+    def factor(self, prior, latent, context):
         del latent
         precision, weighted = tf.split(context, 2, axis=-1)
         variance = 1.0 / (1.0 / prior.scale**2 + precision)
@@ -74,10 +75,10 @@ class OptimalProposal:
 class WideProposal:
     """The prior, displaced and widened: far from optimal, with bounded weights."""
 
-    def context(self, observations, *, lookahead, controls=None, mask=None):
-        return observations
+    def context(self, batch):
+        return batch.observations
 
-    def posterior(self, prior, latent, context):
+    def factor(self, prior, latent, context):
         return DiagonalNormal(prior.mean + 0.5, 1.5 * prior.scale)
 
 
@@ -158,11 +159,7 @@ def test_particles_have_the_filtered_moments(world):
 def test_exponential_is_unbiased_for_any_proposal(world, linear_chain, proposal):
     # With 4 particles everything that is right only for many shows: E exp(sum of increments) is
     # p(x) all the same. 20,000 filters of 3 steps, 400 for each of 50 sequences.
-    networks = {
-        "prior": {},
-        "wide": {"network": WideProposal()},
-        "network": {"network": _untrained_network(), "lookahead": 1},
-    }
+    posteriors = {"prior": None, "wide": WideProposal(), "network": _untrained_network()}
     x = world.observations[:3]
     filtered = filtering.particle_filter(
         linear_chain.model(),
@@ -170,7 +167,7 @@ def test_exponential_is_unbiased_for_any_proposal(world, linear_chain, proposal)
         num_particles=4,
         seed=0,
         particles_at_once=100_000,
-        **networks[proposal],
+        posterior=posteriors[proposal],
     )
     evidence = linear_chain.kalman(3).log_prob(x.transpose(1, 0, 2)).numpy()
     ratios = np.exp(filtered.log_increments.sum(0)[0].reshape(400, SEQUENCES) - evidence)
@@ -181,7 +178,11 @@ def test_exponential_is_unbiased_for_any_proposal(world, linear_chain, proposal)
 
 def _untrained_network():
     network = LookAheadNetwork(
-        observation_size=1, latent_size=1, hidden_size=8, seeds=replica_seeds([0], "network")
+        conditions=LookAhead(1),
+        observation_size=1,
+        latent_size=1,
+        hidden_size=8,
+        seeds=replica_seeds([0], "network"),
     )
     # Wider than the prior (sd 1.3 against 0.7 and 1.4), so that the weights have a variance.
     network._output.bias.assign([[[0.0, 2.0]]])
@@ -198,7 +199,7 @@ def test_full_look_ahead_makes_the_bound_tight(linear_chain):
         x,
         num_particles=10,
         seed=0,
-        network=OptimalProposal(exact),
+        posterior=OptimalProposal(exact, FULL),
     )
     assert filtered.effective_sizes.min() > 5, "choose another chain: this one was resampled"
     seen = np.ones([TIME, 1], bool)
@@ -211,9 +212,8 @@ def test_a_better_proposal_keeps_more_particles_alive(world, linear_chain):
     options = {"num_particles": 100, "seed": 0}
     x, model = world.observations, linear_chain.model()
     bootstrap = filtering.particle_filter(model, x, **options)
-    local = filtering.particle_filter(
-        model, x, network=OptimalProposal(world.exact), lookahead=0, **options
-    )
+    proposal = OptimalProposal(world.exact, LookAhead(0))
+    local = filtering.particle_filter(model, x, posterior=proposal, **options)
     # With look-ahead 0 the first weights are all p(x_1): looking further would spread them.
     np.testing.assert_allclose(local.effective_sizes[0], 100, rtol=1e-3)
     # Given z_{t-1} the best q(z_t | z_{t-1}, x_t) leaves weights p(x_t | z_{t-1}), which vary less
@@ -248,6 +248,7 @@ def test_missing_values_do_not_count(plane, proposal):
     mask[1:3, 2] = False
     mask[-1, 3] = False
     network = LookAheadNetwork(
+        conditions=LookAhead(1),
         observation_size=2,
         latent_size=2,
         hidden_size=8,
@@ -262,7 +263,7 @@ def test_missing_values_do_not_count(plane, proposal):
         num_particles=20_000,
         seed=0,
         particles_at_once=80_000,
-        **({} if proposal == "prior" else {"network": network, "lookahead": 1}),
+        posterior=None if proposal == "prior" else network,
     )
     particles = filtered.particles.numpy()
     for i in range(4):
@@ -391,7 +392,6 @@ def test_prediction_follows_the_transition(world):
         ({"sequences": Sequences(np.zeros([3, 5, 1]), np.zeros([3, 5, 2]))}, "0 control channel"),
         ({"num_particles": 1}, "num_particles must be an integer and >= 2"),
         ({"particles_at_once": 0}, "particles_at_once"),
-        ({"lookahead": 2}, "needs a network"),
     ],
 )
 def test_bad_input(world, change, message):

@@ -293,16 +293,18 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from tfp_gaps import training
-from tfp_gaps.sequences import Sequences, Splits
+from tfp_gaps.sequences import Sequences
+from tfp_gaps.book.data.splits import Splits
 from tfp_gaps.book.experiments.sequential import Design, fit_jointly
+from tfp_gaps.posteriors.conditions import LookAhead
 x = np.random.default_rng(0).normal(size=[6, 64, 2]).astype("float32")
 splits = Splits(*[Sequences(x)] * 3, "noise")
 settings = training.Settings(12, 16, clip_norm=50.0, steps_per_call=4, learning_rate=1e-2)
 design = Design(2, 8, "normal", settings, settings)
-alone = fit_jointly(splits, design, lookahead=1, seeds=[0, 1])
+alone = fit_jointly(splits, design, conditions=LookAhead(1), seeds=[0, 1])
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
-    both = fit_jointly(splits, design, lookahead=1, seeds=[0, 1], strategy=strategy)
+    both = fit_jointly(splits, design, conditions=LookAhead(1), seeds=[0, 1], strategy=strategy)
 assert strategy.num_replicas_in_sync == 2
 np.testing.assert_allclose(both.history.losses, alone.history.losses, rtol=1e-4)
 for a, b in zip(alone.model.trainable_variables, both.model.trainable_variables):

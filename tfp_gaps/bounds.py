@@ -23,7 +23,7 @@ from tfp_gaps import _checks
 from tfp_gaps._tensorflow import HAS_GPU, tf
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.models.state_space import log_likelihood
-from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors import families
 from tfp_gaps.sequences import as_sequences
 
@@ -59,52 +59,45 @@ class Bound:
         return float(means.std(ddof=1) / math.sqrt(len(means)))
 
 
-def elbo_terms(model, network, observations, noise, *, lookahead, controls=None, mask=None):
+def elbo_terms(model, posterior, batch, noise):
     """One draw of the ELBO, step by step.
 
     Args:
       model: state-space model.
-      network: `LookAheadNetwork`, or an object with the same two methods.
-      observations: [time, replicas, batch, channels].
+      posterior: `LookAheadNetwork`, or what has its methods `context` and `sample_path`.
+      batch: `sequences.Batch` of tensors [time, replicas, batch, channels].
       noise: standard normal [time, replicas, batch, latent].
-      lookahead: k >= 0 or None.
-      controls: [time, replicas, batch, control_size] or None; row t acts into step t.
-      mask: 1 where observed, of the shape of `observations`, or None.
 
     Returns:
       log_likelihood: ln p(x_t | z_t) of what is observed, [time, replicas, batch].
       divergence: KL(q_t || p_t), [time, replicas, batch].
     """
-    context = network.context(observations, lookahead=lookahead, controls=controls, mask=mask)
-    path = network.sample_path(model, context, noise, controls=controls)
-    return log_likelihood(model, path.latents, observations, mask), path.divergence
+    path = posterior.sample_path(model, posterior.context(batch), noise, controls=batch.controls)
+    return log_likelihood(model, path.latents, batch.observations, batch.mask), path.divergence
 
 
-def importance_log_weights(
-    model, network, observations, seeds, *, num_samples, lookahead, controls=None, mask=None
-):
+def importance_log_weights(model, posterior, batch, seeds, *, num_samples):
     """Draw K paths per sequence and return ln p(x, z) - ln q(z | x).
 
     Args:
-      model, network, observations, lookahead, controls, mask: as in `elbo_terms`.
+      model, posterior, batch: as in `elbo_terms`.
       seeds: int32 [num_replicas, 2].
       num_samples: K.
 
     Returns:
       log_weights: [K, replicas, batch], nats.
     """
-    time, replicas, batch = observations.shape[:3]
-    context = network.context(observations, lookahead=lookahead, controls=controls, mask=mask)
+    time, replicas, size = batch.observations.shape[:3]
 
     def tile(tensor):
-        return None if tensor is None else tf.tile(tensor, [1, 1, num_samples, 1])
+        return tf.tile(tensor, [1, 1, num_samples, 1])
 
-    noise = replica_normal([time, num_samples * batch, model.latent_size], seeds)
-    noise = tf.transpose(noise, [1, 0, 2, 3])
-    path = network.sample_path(model, tile(context), noise, controls=tile(controls))
-    fit = log_likelihood(model, path.latents, tile(observations), tile(mask))
+    context, tiled = tile(posterior.context(batch)), batch.map(tile)
+    noise = replica_normal([time, num_samples * size, model.latent_size], seeds, axis=1)
+    path = posterior.sample_path(model, context, noise, controls=tiled.controls)
+    fit = log_likelihood(model, path.latents, tiled.observations, tiled.mask)
     total = tf.reduce_sum(fit + path.log_weight, 0)
-    return tf.transpose(tf.reshape(total, [replicas, num_samples, batch]), [1, 0, 2])
+    return tf.transpose(tf.reshape(total, [replicas, num_samples, size]), [1, 0, 2])
 
 
 def log_mean_exp(log_weights, axis=0):
@@ -134,10 +127,9 @@ class Profile:
 
 def elbo(
     model,
-    network,
+    posterior,
     sequences,
     *,
-    lookahead,
     seed,
     repetitions=1,
     batch_size=500,
@@ -149,10 +141,9 @@ def elbo(
 
     Args:
       model: state-space model.
-      network: inference network.
+      posterior: q, as in `elbo_terms`.
       sequences: `data.Sequences`, or a bare array [time, sequences, channels]; every replica sees
         the same. Missing values do not count.
-      lookahead: k >= 0 or None.
       seed: int, of the draws from q.
       repetitions: draws of the whole path per sequence.
       batch_size: sequences evaluated at once; bounds the memory.
@@ -170,9 +161,9 @@ def elbo(
 
     @tf.function(jit_compile=jit_compile)
     def terms(batch, seeds):
-        time, _, size, _ = batch["observations"].shape
-        noise = tf.transpose(replica_normal([time, size, model.latent_size], seeds), [1, 0, 2, 3])
-        return elbo_terms(model, network, noise=noise, lookahead=lookahead, **batch)
+        time, _, size, _ = batch.observations.shape
+        noise = replica_normal([time, size, model.latent_size], seeds, axis=1)
+        return elbo_terms(model, posterior, batch, noise)
 
     parts = []
     for index, batch in enumerate(batches(sequences, model.num_replicas, batch_size)):
@@ -190,11 +181,10 @@ def elbo(
 
 def iwae(
     model,
-    network,
+    posterior,
     sequences,
     *,
     num_samples,
-    lookahead,
     seed,
     repetitions=1,
     paths_at_once=2500,
@@ -205,7 +195,7 @@ def iwae(
         IWAE-K(x) = E ln 1/K sum_j p(x, z^j) / q(z^j | x)
 
     Args:
-      model, network, sequences, lookahead, seed, repetitions, jit_compile: as in `elbo`.
+      model, posterior, sequences, seed, repetitions, jit_compile: as in `elbo`.
       num_samples: K >= 1.
       paths_at_once: paths evaluated at once; bounds the memory.
 
@@ -223,10 +213,7 @@ def iwae(
 
     @tf.function(jit_compile=jit_compile)
     def bound(batch, seeds):
-        log_weights = importance_log_weights(
-            model, network, seeds=seeds, num_samples=k, lookahead=lookahead, **batch
-        )
-        return log_mean_exp(log_weights)
+        return log_mean_exp(importance_log_weights(model, posterior, batch, seeds, num_samples=k))
 
     values = []
     for index, batch in enumerate(batches(sequences, model.num_replicas, batch_size)):
@@ -237,27 +224,10 @@ def iwae(
 
 
 def batches(sequences, num_replicas, batch_size):
-    """Yield the parts of sequences as the keyword arguments that a network's densities take.
-
-    Yields:
-      dict of "observations", "controls", "mask" as far as there are any, each float32 [time,
-      replicas, batch, channels].
-    """
-    fields = {
-        "observations": sequences.observations,
-        "controls": sequences.controls,
-        "mask": sequences.mask,
-    }
+    """Yield `batch_size` sequences at a time as `networks.for_replicas` shows them."""
     for start in range(0, len(sequences), batch_size):
-        part = {
-            name: tf.cast(array[:, start : start + batch_size], tf.float32)
-            for name, array in fields.items()
-            if array is not None
-        }
-        yield {
-            name: tf.repeat(tensor[:, tf.newaxis], num_replicas, axis=1)
-            for name, tensor in part.items()
-        }
+        now = slice(start, start + batch_size)
+        yield for_replicas(sequences.batch.map(lambda part, now=now: part[:, now]), num_replicas)
 
 
 # --- bounds from the log weights of draws ---------------------------------------------------------

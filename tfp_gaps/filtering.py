@@ -3,8 +3,8 @@
     p(x_t | x_{1:t-1}) ~ sum_i W_{t-1}^i w_t^i,
     w_t^i = p(x_t | z_t^i) p(z_t^i | z_{t-1}^i) / q(z_t^i | z_{t-1}^i, C_t),     z_t^i ~ q
 
-A bootstrap filter proposes from p itself. It needs no inference network, and so treats models that
-were trained with different conditions alike. With the network as proposal the same product is the
+A bootstrap filter proposes from p itself. It needs no q, and so treats models that
+were trained with different conditions alike. With q as proposal the same product is the
 Monte Carlo objective of Maddison et al. (2017), Le et al. (2018) and Naesseth et al. (2018). Its
 expectation is p(x_{1:T}) for any q and any number of particles; the logarithm is therefore biased
 downwards, by about half its variance.
@@ -21,8 +21,8 @@ import numpy as np
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import HAS_GPU, tf, tfp
 from tfp_gaps.models.state_space import log_likelihood, step
-from tfp_gaps.networks import replica_seeds
-from tfp_gaps.sequences import Sequences, as_sequences
+from tfp_gaps.networks import for_replicas, replica_seeds
+from tfp_gaps.sequences import as_sequences
 
 smc = tfp.experimental.mcmc
 
@@ -53,8 +53,7 @@ def particle_filter(
     *,
     num_particles,
     seed,
-    network=None,
-    lookahead=None,
+    posterior=None,
     particles_at_once=PARTICLES_AT_ONCE,
 ):
     """Run a particle filter over x_{1:T}, resampling where fewer than half are effective.
@@ -65,16 +64,16 @@ def particle_filter(
         same. Values that are masked do not count; where all are, the filter predicts.
       num_particles: at least 2; 1000 for tables.
       seed: int.
-      network: proposes from its q(z_t | z_{t-1}, C_t). None proposes from p (bootstrap).
-      lookahead: k >= 0 or None for all, of the network.
+      posterior: proposes from its factors q(z_t | z_{t-1}, C_t); a `LookAheadNetwork`, or what has
+        its methods `context` and `factor`. None proposes from p (bootstrap).
       particles_at_once: particles of all sequences of a replica together; bounds the memory.
 
     Returns:
       `Filtered`.
 
     Raises:
-      ValueError: for wrong shapes, NaN that are not masked, fewer than 2 particles, controls that
-        the model does not expect, or a look-ahead without a network.
+      ValueError: for wrong shapes, NaN that are not masked, fewer than 2 particles, or controls
+        that the model does not expect.
 
     References:
       Maddison et al. (2017), Le et al. (2018), Naesseth et al. (2018): the bound.
@@ -89,7 +88,7 @@ def particle_filter(
     _checks.integer(num_particles, "num_particles", minimum=2)
     _checks.integer(particles_at_once, "particles_at_once", minimum=1)
     sequences = as_sequences(sequences)
-    _check(model, network, lookahead, sequences)
+    _check(model, sequences)
     run = tf.function(_filter, jit_compile=HAS_GPU)
     total = len(sequences)
     num_batches = math.ceil(total * num_particles / max(particles_at_once, num_particles))
@@ -100,7 +99,8 @@ def particle_filter(
         # beginning.
         batch = sequences.select(np.arange(start, start + size) % total)
         seeds = tf.constant([seed, index], tf.int32)
-        parts.append(run(model, network, lookahead, num_particles, seeds, *_tensors(batch)))
+        tensors = for_replicas(batch.batch, model.num_replicas)
+        parts.append(run(model, posterior, num_particles, seeds, tensors))
     increments, particles, sizes = (tf.concat(part, 2)[:, :, :total] for part in zip(*parts))
     return Filtered(
         increments.numpy().astype(np.float64), particles, sizes.numpy().astype(np.float64)
@@ -154,21 +154,12 @@ def roll_out(model, particles, *, num_steps, seed, controls=None):
 class _Chain:
     """Proposal and weight of each step of one batch, as TFP's kernel asks for them."""
 
-    def __init__(self, model, network, lookahead, num_particles, observations, controls, mask):
-        def replicate(tensor):
-            if tensor is None:
-                return None
-            return tf.repeat(tensor[:, tf.newaxis], model.num_replicas, axis=1)
-
-        self.model, self.network = model, network
-        self.observations = replicate(observations)
-        self.controls, self.mask = replicate(controls), replicate(mask)
-        self.shape = [num_particles, *self.observations.shape[1:3]]
-        self.last = self.observations.shape[0] - 1
-        if network is not None:
-            self.context = network.context(
-                self.observations, lookahead=lookahead, controls=self.controls, mask=self.mask
-            )
+    def __init__(self, model, posterior, num_particles, batch):
+        self.model, self.posterior, self.batch = model, posterior, batch
+        self.shape = [num_particles, *batch.observations.shape[1:3]]
+        self.last = batch.observations.shape[0] - 1
+        if posterior is not None:
+            self.context = posterior.context(batch)
 
     def start(self, seed):
         """Particles at the first step, weighted by x_1."""
@@ -180,7 +171,8 @@ class _Chain:
         # TFP also calls this before the first step, and drops the result.
         t = tf.minimum(from_step + 1, self.last)
         latent = state.particles
-        control = None if self.controls is None else _beside(self.controls[t], latent)
+        controls = self.batch.controls
+        control = None if controls is None else _beside(controls[t], latent)
         return self._propose(
             t, self.model.transition(latent, control), latent, state.log_weights, seed
         )
@@ -189,21 +181,21 @@ class _Chain:
         noise = tf.random.stateless_normal(
             [*self.shape, self.model.latent_size], seed, alg="philox"
         )
-        posterior = prior
-        if self.network is not None:
-            posterior = self.network.posterior(prior, latent, self.context[t])
-        draw = posterior.mean + posterior.scale * noise
-        if self.network is not None:
-            log_weights += _log_ratio(prior, posterior, draw, noise)
-        mask = None if self.mask is None else self.mask[t]
-        log_weights += log_likelihood(self.model, draw, self.observations[t], mask)
+        proposal = prior
+        if self.posterior is not None:
+            proposal = self.posterior.factor(prior, latent, self.context[t])
+        draw = proposal.mean + proposal.scale * noise
+        if self.posterior is not None:
+            log_weights += _log_ratio(prior, proposal, draw, noise)
+        now = self.batch.map(lambda part: part[t])
+        log_weights += log_likelihood(self.model, draw, now.observations, now.mask)
         effective_size = tf.exp(smc.log_ess_from_log_weights(log_weights))
         return smc.WeightedParticles(draw, log_weights, effective_size)
 
 
-def _filter(model, network, lookahead, num_particles, seed, observations, controls, mask):
+def _filter(model, posterior, num_particles, seed, batch):
     """Filter one batch; returns increments, particles and effective sizes."""
-    chain = _Chain(model, network, lookahead, num_particles, observations, controls, mask)
+    chain = _Chain(model, posterior, num_particles, batch)
     num_timesteps = chain.last + 1
     start_seed, loop_seed, *end_seeds = tfp.random.split_seed(seed, 4)
     kernel = smc.SequentialMonteCarlo(
@@ -239,10 +231,10 @@ def _equally_weighted(state, seeds):
     return tf.experimental.numpy.take_along_axis(state.particles, index, axis=0)
 
 
-def _log_ratio(prior, posterior, draw, noise):
-    """ln p - ln q at draw = posterior.mean + posterior.scale * noise."""
+def _log_ratio(prior, proposal, draw, noise):
+    """ln p - ln q at draw = proposal.mean + proposal.scale * noise."""
     standardised = (draw - prior.mean) / prior.scale
-    terms = tf.math.log(posterior.scale / prior.scale) + 0.5 * (noise**2 - standardised**2)
+    terms = tf.math.log(proposal.scale / prior.scale) + 0.5 * (noise**2 - standardised**2)
     return tf.reduce_sum(terms, -1)
 
 
@@ -251,13 +243,7 @@ def _beside(control, latent):
     return tf.broadcast_to(control, [*latent.shape[:-1], control.shape[-1]])
 
 
-def _tensors(sequences: Sequences):
-    parts = (sequences.observations, sequences.controls)
-    floats = [None if part is None else tf.cast(part, tf.float32) for part in parts]
-    return *floats, None if sequences.mask is None else tf.constant(sequences.mask)
-
-
-def _check(model, network, lookahead, sequences):
+def _check(model, sequences):
     channels = sequences.observations.shape[-1]
     if len(sequences) == 0 or channels != model.observation_size:
         raise ValueError(
@@ -266,11 +252,6 @@ def _check(model, network, lookahead, sequences):
             f"was built for."
         )
     _check_controls(model, 0 if sequences.controls is None else sequences.controls.shape[-1])
-    if network is None and lookahead is not None:
-        raise ValueError(
-            f"a look-ahead needs a network that looks ahead, but lookahead is {lookahead} and "
-            f"network is None. Pass the network, or leave lookahead out for a bootstrap filter."
-        )
 
 
 def _check_controls(model, size):

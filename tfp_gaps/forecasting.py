@@ -127,8 +127,7 @@ def forecast(
     num_particles,
     seed,
     num_samples=None,
-    network=None,
-    lookahead=None,
+    posterior=None,
 ):
     """Filter the first `start` steps and predict the `horizon` steps after them.
 
@@ -141,8 +140,8 @@ def forecast(
       num_particles: of the filter.
       seed: int.
       num_samples: ensemble members per sequence, at most `num_particles`; None takes all.
-      network, lookahead: proposal of the filter; None, the default, filters with the model alone,
-        which is fair to models that were trained with different look-ahead.
+      posterior: proposal of the filter; None, the default, filters with the model alone, which is
+        fair to models that were trained under different conditions.
 
     Returns:
       A `Forecast`, whose samples include the observation noise. It holds horizon * num_samples
@@ -163,7 +162,7 @@ def forecast(
     2
     """
     future, particles = _filter(
-        model, sequences, start, horizon, num_particles, seed, num_samples, network, lookahead
+        model, sequences, start, horizon, num_particles, seed, num_samples, posterior
     )
     parts = _predict(model, particles, future, seed, PATHS_AT_ONCE)
     samples = np.concatenate([part.samples for part in parts], axis=3)
@@ -179,8 +178,7 @@ def evaluate(
     num_particles,
     seed,
     num_samples=None,
-    network=None,
-    lookahead=None,
+    posterior=None,
     levels=LEVELS,
     channels=slice(None),
     paths_at_once=PATHS_AT_ONCE,
@@ -188,7 +186,7 @@ def evaluate(
     """Score the forecasts of many sequences without keeping the ensembles.
 
     Args:
-      model, sequences, start, horizon, num_particles, seed, num_samples, network, lookahead: as in
+      model, sequences, start, horizon, num_particles, seed, num_samples, posterior: as in
         `forecast`.
       levels, channels: as in `score`.
       paths_at_once: paths of all replicas together that are rolled out at a time; bounds the memory
@@ -201,7 +199,7 @@ def evaluate(
       ValueError: as `forecast` and `score`.
     """
     future, particles = _filter(
-        model, sequences, start, horizon, num_particles, seed, num_samples, network, lookahead
+        model, sequences, start, horizon, num_particles, seed, num_samples, posterior
     )
     batches = _predict(model, particles, future, seed, paths_at_once)
     parts = [score(batch, levels, channels) for batch in batches]
@@ -317,7 +315,7 @@ def _average(values, seen):
     return np.where(seen, values, 0.0).sum(-1) / np.maximum(seen.sum(-1), 1)
 
 
-def _filter(model, sequences, start, horizon, num_particles, seed, num_samples, network, lookahead):
+def _filter(model, sequences, start, horizon, num_particles, seed, num_samples, posterior):
     """Return the steps to predict as `Sequences`, and filtered particles at the step before."""
     sequences = as_sequences(sequences)
     time = sequences.num_timesteps
@@ -333,8 +331,7 @@ def _filter(model, sequences, start, horizon, num_particles, seed, num_samples, 
         _between(sequences, 0, start),
         num_particles=num_particles,
         seed=seed,
-        network=network,
-        lookahead=lookahead,
+        posterior=posterior,
     ).particles
     return _between(sequences, start, start + horizon), particles[:num_samples]
 
@@ -365,8 +362,7 @@ def _predict(model, particles, future, seed, paths_at_once):
 
 def _between(sequences, first, last):
     """Steps first, ..., last - 1."""
-    parts = (sequences.observations, sequences.controls, sequences.mask)
-    return Sequences(*(None if part is None else part[first:last] for part in parts))
+    return Sequences(*sequences.batch.map(lambda part: part[first:last]))
 
 
 def _root(mean):

@@ -51,12 +51,30 @@ def split_seeds(seeds, num):
     ]
 
 
-def replica_normal(shape, seeds):
-    """Standard normal noise [num_replicas, *shape]; row r is drawn from seeds[r] alone."""
+def replica_normal(shape, seeds, axis=0):
+    """Standard normal noise [num_replicas, *shape]; row r is drawn from seeds[r] alone.
+
+    `axis` is where the replicas stand: 1 for noise [time, num_replicas, ...].
+    """
     # The generator is named, because the default differs between devices and compilers.
-    return tf.stack(
-        [tf.random.stateless_normal(shape, seed, alg="philox") for seed in tf.unstack(seeds)]
-    )
+    draws = [tf.random.stateless_normal(shape, seed, alg="philox") for seed in tf.unstack(seeds)]
+    return tf.stack(draws, axis)
+
+
+def for_replicas(batch, num_replicas):
+    """Show every replica the same.
+
+    Args:
+      batch: `Batch` of arrays [time, sequences, channels].
+
+    Returns:
+      `Batch` of float32 tensors [time, num_replicas, sequences, channels].
+    """
+
+    def repeated(part):
+        return tf.repeat(tf.cast(part, tf.float32)[:, tf.newaxis], num_replicas, axis=1)
+
+    return batch.map(repeated)
 
 
 def linear(inputs, kernel):

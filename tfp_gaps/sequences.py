@@ -2,14 +2,37 @@
 
 A sequence is x_1, ..., x_T with, where there are any, controls u_1, ..., u_{T-1}; u_t acts between
 x_t and x_{t+1}. Missing values are marked in a mask and never filled: the likelihood sums over
-observed values alone.
+observed values alone. Time is the first axis everywhere.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from tfp_gaps import _checks
+
+
+class Batch(NamedTuple):
+    """What models and posteriors take together: arrays or tensors [time, ..., channels], unchecked.
+
+    In the middle stand the sequences, for a network [replicas, batch].
+
+    observations: x_{1:T}; any finite value where the mask says missing.
+    controls: row t acts into step t, or None.
+    mask: 1 or True where observed, of the shape of `observations`, or None if everything is.
+
+    >>> Batch(np.zeros([28, 100, 3])).map(lambda part: part[:14, :5]).observations.shape
+    (14, 5, 3)
+    """
+
+    observations: object
+    controls: object = None
+    mask: object = None
+
+    def map(self, function):
+        """Apply a function to each part that there is."""
+        return Batch(*(None if part is None else function(part) for part in self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +81,11 @@ class Sequences:
         return cls(observations, controls, ~np.isnan(observations))
 
     @property
+    def batch(self):
+        """The same arrays as a `Batch`, [time, sequences, channels]."""
+        return Batch(self.observations, self.controls, self.mask)
+
+    @property
     def num_timesteps(self):
         return self.observations.shape[0]
 
@@ -78,8 +106,7 @@ class Sequences:
             indices = np.atleast_1d(np.asarray(indices))
             if indices.size == 0:
                 indices = indices.astype(int)
-        parts = (self.observations, self.controls, self.mask)
-        return Sequences(*(None if part is None else part[:, indices] for part in parts))
+        return Sequences(*self.batch.map(lambda part: part[:, indices]))
 
 
 def as_sequences(x):

@@ -136,16 +136,17 @@ def fit(
     fingerprint="",
     progress=None,
     strategy=None,
+    axis=0,
 ):
     """Minimise `loss` over `variables`; they hold the result on return.
 
     Args:
       loss: callable (batch, seeds, kl_weight) -> [replicas], the mean loss of each replica. `batch`
-        is [replicas, batch_size, ...] of `data`'s dtype; `seeds` is int32 [replicas, 2], fresh in
-        each step.
+        is [replicas, batch_size, ...] of `data`'s dtype, after the axes of `data` before `axis`;
+        `seeds` is int32 [replicas, 2], fresh in each step.
       variables: list of tf.Variable, each with the replica axis first.
-      data: array [data points, ...], or a structure of arrays; moved to the device once. `batch`
-        has the same structure.
+      data: array [data points, ...], or a structure of arrays, where None stands for one that is
+        not there; moved to the device once. `batch` has the same structure.
       settings: `Settings`.
       seeds: one int per replica.
       validate: callable () -> [replicas], the loss on held-out data at the present parameters, to
@@ -158,6 +159,7 @@ def fit(
       progress: callable (step, losses) after each call, e.g. `progress_bar`, or None.
       strategy: a `tf.distribute.Strategy` over whose devices the shards are spread, or None. The
         variables must have been made within its scope.
+      axis: of `data` that counts its points; 1 for sequences, whose first axis is time.
 
     Returns:
       A `History`.
@@ -178,7 +180,7 @@ def fit(
     """
     if checkpoint_seconds is None:
         checkpoint_seconds = float(os.environ.get("TFP_GAPS_CHECKPOINT_SECONDS", "60"))
-    run = _Run(loss, variables, data, settings, seeds, fingerprint, validate, strategy)
+    run = _Run(loss, variables, data, settings, seeds, fingerprint, validate, strategy, axis)
     if checkpoint is not None:
         run.restore(Path(checkpoint))
     last_saved = time.monotonic()
@@ -249,7 +251,7 @@ def clip_by_replica_norm(gradients, clip_norm):
     return [apply(g) for g in gradients], is_finite
 
 
-def build_step(loss, variables, data, optimizer, settings, seeds, strategy=None):
+def build_step(loss, variables, data, optimizer, settings, seeds, strategy=None, axis=0):
     """Build one training step.
 
     Args:
@@ -268,7 +270,7 @@ def build_step(loss, variables, data, optimizer, settings, seeds, strategy=None)
 
     @tf.function(jit_compile=settings.jit_compile)
     def shard_gradients(indices, step, shard):
-        batch = tf.nest.map_structure(lambda array: tf.gather(array, indices), data)
+        batch = _each(lambda array: tf.gather(array, indices, axis=axis), data)
         warmup = float(max(settings.kl_warmup_steps, 1))
         kl_weight = tf.minimum(1.0, (tf.cast(step, tf.float32) + 1.0) / warmup)
         noise_seeds = replica_seeds(seeds, "training noise", step * settings.num_shards + shard)
@@ -306,6 +308,11 @@ def build_step(loss, variables, data, optimizer, settings, seeds, strategy=None)
     return tf.function(one_step)
 
 
+def _each(function, data):
+    """Apply a function to each array of a structure; None stays None."""
+    return tf.nest.map_structure(lambda array: None if array is None else function(array), data)
+
+
 def _device_index():
     """Which of a strategy's devices this code is traced for."""
     index = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -315,9 +322,11 @@ def _device_index():
 class _Run:
     """The state of a fit between two calls of its compiled steps."""
 
-    def __init__(self, loss, variables, data, settings, seeds, fingerprint, validate, strategy):
+    def __init__(
+        self, loss, variables, data, settings, seeds, fingerprint, validate, strategy, axis
+    ):
         self.settings, self.seeds, self.variables = settings, list(seeds), list(variables)
-        self._num_data = self._check(data)
+        self._num_data = self._check(data, axis)
         with contextlib.nullcontext() if strategy is None else strategy.scope():
             self.optimizer = tfk.optimizers.Adam(
                 learning_rate_schedule(settings), epsilon=settings.epsilon
@@ -330,15 +339,15 @@ class _Run:
         self._validate = validate if settings.validate_every else None
         self.validation_steps, self.validation_losses = [], []
         self.best = [variable.numpy() for variable in self.variables]
-        self._call = self._build_call(loss, tf.nest.map_structure(tf.constant, data), strategy)
+        self._call = self._build_call(loss, _each(tf.constant, data), strategy, axis)
 
-    def _check(self, data):
+    def _check(self, data, axis):
         """Check data and variables; return the number of data points."""
-        sizes = {len(array) for array in tf.nest.flatten(data)}
+        sizes = {array.shape[axis] for array in tf.nest.flatten(data) if array is not None}
         if len(sizes) != 1:
             raise ValueError(
                 f"all arrays of data must have the same number of data points, but have "
-                f"{sorted(sizes)}. The first axis counts them."
+                f"{sorted(sizes)}. Axis {axis} counts them."
             )
         size = sizes.pop()
         if size < self.settings.batch_size:
@@ -355,9 +364,9 @@ class _Run:
                 )
         return size
 
-    def _build_call(self, loss, data, strategy):
+    def _build_call(self, loss, data, strategy, axis):
         one_step = build_step(
-            loss, self.variables, data, self.optimizer, self.settings, self.seeds, strategy
+            loss, self.variables, data, self.optimizer, self.settings, self.seeds, strategy, axis
         )
         num_replicas = len(self.seeds)
 

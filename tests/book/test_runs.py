@@ -11,6 +11,7 @@ import pytest
 from tfp_gaps import storage
 from tfp_gaps.book import experiments, results, runs, sweep
 from tfp_gaps.book.runs import Run
+from tfp_gaps.posteriors.conditions import LookAhead
 
 RUN = Run("digits", "smoke", 1, (0,), "wide")
 STATIC = Run("vae", "smoke", None, (0,), "wide")
@@ -96,7 +97,7 @@ def test_a_run_is_performed_once_unless_forced(tmp_path, toy):
     del options["progress"]
     assert options == {
         "scale": "smoke",
-        "lookahead": 1,
+        "conditions": LookAhead(1),
         "seeds": [0],
         "variant": "wide",
         "checkpoint_folder": tmp_path / ".checkpoints/digits/smoke/wide/k1-seed0",

@@ -1,4 +1,4 @@
-"""What q may see, that it costs the same for every look-ahead, and that its costs are right."""
+"""What q may see, that it costs the same under all conditions, and that its costs are right."""
 
 import numpy as np
 import pytest
@@ -6,41 +6,43 @@ import pytest
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.models.state_space import DiagonalNormal, StateSpace
 from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork, block_resets
+from tfp_gaps.sequences import Batch
 
 tfd = tfp.distributions
 TIME, BATCH, CHANNELS, LATENT = 7, 3, 4, 2
+PARTIAL = LookAhead(0)
 
 
-def build(seeds=(0,), control_size=0):
+def build(conditions=PARTIAL, seeds=(0,), control_size=0):
     sizes = {"observation_size": CHANNELS, "latent_size": LATENT, "hidden_size": 8}
     sizes["control_size"] = control_size
-    network = LookAheadNetwork(**sizes, seeds=replica_seeds(seeds, "network"))
+    network = LookAheadNetwork(
+        **sizes, conditions=conditions, seeds=replica_seeds(seeds, "network")
+    )
     model = StateSpace(**sizes, emission="bernoulli", seeds=replica_seeds(seeds, "model"))
     return model, network
 
 
-def observations(seeds=(0,)):
-    draws = replica_normal([TIME, BATCH, CHANNELS], replica_seeds(seeds, "x"))
-    return tf.transpose(draws, [1, 0, 2, 3])
+def observed(seeds=(0,)):
+    return Batch(replica_normal([TIME, BATCH, CHANNELS], replica_seeds(seeds, "x"), axis=1))
 
 
 def noise(seeds=(0,)):
-    draws = replica_normal([TIME, BATCH, LATENT], replica_seeds(seeds, "noise"))
-    return tf.transpose(draws, [1, 0, 2, 3])
+    return replica_normal([TIME, BATCH, LATENT], replica_seeds(seeds, "noise"), axis=1)
 
 
-@pytest.mark.parametrize("lookahead", [0, 1, 2, 3, 5, 6, None])
-def test_sees_exactly_the_next_k_observations(lookahead):
-    _, network = build()
-    x = observations()
+@pytest.mark.parametrize("k", [0, 1, 2, 3, 5, 6, 99, np.inf])
+def test_sees_exactly_the_next_k_observations(k):
+    _, network = build(LookAhead(k))
+    x = observed()
     # The context of step t must move with x_s for s <= t + k, and not at all for s > t + k.
-    k = TIME - 1 if lookahead is None else lookahead
-    base = network.context(x, lookahead=lookahead).numpy()
+    base = network.context(x).numpy()
     for s in range(TIME):
-        moved = x.numpy().copy()
+        moved = x.observations.numpy().copy()
         moved[s] += 1.0
-        change = np.abs(network.context(tf.constant(moved), lookahead=lookahead).numpy() - base)
+        change = np.abs(network.context(Batch(tf.constant(moved))).numpy() - base)
         reaction = change.max(axis=(1, 2, 3))
         for t in range(TIME):
             if s <= t + k:
@@ -49,13 +51,11 @@ def test_sees_exactly_the_next_k_observations(lookahead):
                 assert reaction[t] == 0.0, (s, t)
 
 
-@pytest.mark.parametrize("lookahead", [0, 2, None])
-def test_every_parameter_is_used_by_every_look_ahead(lookahead):
-    model, network = build()
+@pytest.mark.parametrize("conditions", [PARTIAL, LookAhead(2), FULL], ids=str)
+def test_every_parameter_is_used_under_all_conditions(conditions):
+    model, network = build(conditions)
     with tf.GradientTape() as tape:
-        path = network.sample_path(
-            model, network.context(observations(), lookahead=lookahead), noise()
-        )
+        path = network.sample_path(model, network.context(observed()), noise())
         total = tf.reduce_sum(path.divergence)
     for variable, gradient in zip(
         network.trainable_variables, tape.gradient(total, network.trainable_variables), strict=True
@@ -64,6 +64,18 @@ def test_every_parameter_is_used_by_every_look_ahead(lookahead):
         # multiplies zeros. It is the one part whose gradient may vanish, in the rows of one
         # direction only.
         assert np.abs(gradient).max() > 0, variable.name
+
+
+def test_other_conditions_of_a_network_share_its_variables():
+    _, network = build(PARTIAL)
+    other = network.with_conditions(LookAhead(2))
+    assert (network.conditions, other.conditions) == (PARTIAL, LookAhead(2))
+    pairs = zip(network.trainable_variables, other.trainable_variables, strict=True)
+    assert all(one is two for one, two in pairs)
+    network._join.bias.assign_add(tf.ones_like(network._join.bias))
+    fresh = build(LookAhead(2))[1]
+    fresh._join.bias.assign(network._join.bias)
+    np.testing.assert_array_equal(other.context(observed()), fresh.context(observed()))
 
 
 def test_full_conditions_do_not_forget_and_partial_ones_do():
@@ -76,12 +88,11 @@ def test_full_conditions_do_not_forget_and_partial_ones_do():
 def test_divergence_and_weight_equal_tfp_distributions(control_size):
     """Recompute q's mean and scale from the parts of the network, then ask TFP for the
     densities."""
-    model, network = build(control_size=control_size)
+    model, network = build(LookAhead(1), control_size=control_size)
     controls = None
     if control_size:
-        draws = replica_normal([TIME, BATCH, control_size], replica_seeds([0], "u"))
-        controls = tf.transpose(draws, [1, 0, 2, 3])
-    context = network.context(observations(), lookahead=1, controls=controls)
+        controls = replica_normal([TIME, BATCH, control_size], replica_seeds([0], "u"), axis=1)
+    context = network.context(observed()._replace(controls=controls))
     path = network.sample_path(model, context, noise(), controls=controls)
     first = model.initial()
     later = model.transition(path.latents[:-1], None if controls is None else controls[1:])
@@ -107,12 +118,12 @@ def test_divergence_and_weight_equal_tfp_distributions(control_size):
 
 def test_replicas_equal_separate_runs():
     seeds = [4, 9]
-    model, network = build(seeds)
-    context = network.context(observations(seeds), lookahead=2)
+    model, network = build(LookAhead(2), seeds)
+    context = network.context(observed(seeds))
     path = network.sample_path(model, context, noise(seeds))
     for r, seed in enumerate(seeds):
-        model_alone, network_alone = build([seed])
-        context_alone = network_alone.context(observations([seed]), lookahead=2)
+        model_alone, network_alone = build(LookAhead(2), [seed])
+        context_alone = network_alone.context(observed([seed]))
         alone = network_alone.sample_path(model_alone, context_alone, noise([seed]))
         np.testing.assert_allclose(path.latents[:, r], alone.latents[:, 0], atol=1e-5)
         np.testing.assert_allclose(path.divergence[:, r], alone.divergence[:, 0], rtol=1e-4)
@@ -129,38 +140,39 @@ def test_replicas_equal_separate_runs():
 def test_wrong_shapes(shape, message):
     _, network = build()
     with pytest.raises(ValueError, match=message):
-        network.context(tf.zeros(shape), lookahead=0)
+        network.context(Batch(tf.zeros(shape)))
 
 
-@pytest.mark.parametrize("lookahead", [-1, 1.5, True])
-def test_wrong_look_ahead(lookahead):
-    _, network = build()
-    with pytest.raises(ValueError, match="lookahead must be an integer and >= 0"):
-        network.context(observations(), lookahead=lookahead)
+@pytest.mark.parametrize("conditions", [None, 0, "full"])
+def test_wrong_conditions(conditions):
+    with pytest.raises(TypeError, match="should be a LookAhead"):
+        build(conditions)
+    with pytest.raises(TypeError, match="should be a LookAhead"):
+        build()[1].with_conditions(conditions)
 
 
 def test_missing_controls():
     _, network = build(control_size=2)
     with pytest.raises(ValueError, match="2 control channel"):
-        network.context(observations(), lookahead=0)
+        network.context(observed())
 
 
 def test_a_masked_network_tells_missing_from_zero_and_ignores_what_is_missing():
     sizes = {"observation_size": CHANNELS, "latent_size": LATENT, "hidden_size": 8}
-    network = LookAheadNetwork(**sizes, masked=True, seeds=replica_seeds([0], "network"))
-    x = observations().numpy()
+    sizes |= {"conditions": LookAhead(1), "seeds": replica_seeds([0], "network")}
+    network = LookAheadNetwork(**sizes, masked=True)
+    x = observed().observations.numpy()
     mask = np.ones_like(x)
     mask[3, :, :, 1] = 0.0
     filled, other = x.copy(), x.copy()
     filled[3, :, :, 1], other[3, :, :, 1] = 0.0, 7.0
-    hidden = network.context(tf.constant(other), lookahead=1, mask=mask).numpy()
-    np.testing.assert_array_equal(
-        network.context(tf.constant(filled), lookahead=1, mask=mask), hidden
-    )
-    assert np.abs(network.context(tf.constant(filled), lookahead=1) - hidden).max() > 1e-4
-    plain = LookAheadNetwork(**sizes, seeds=replica_seeds([0], "network"))
+    hidden = network.context(Batch(tf.constant(other), mask=mask)).numpy()
+    filled = Batch(tf.constant(filled))
+    np.testing.assert_array_equal(network.context(filled._replace(mask=mask)), hidden)
+    assert np.abs(network.context(filled) - hidden).max() > 1e-4
+    plain = LookAheadNetwork(**sizes)
     with pytest.raises(ValueError, match="built without masked=True"):
-        plain.context(tf.constant(x), lookahead=1, mask=mask)
+        plain.context(Batch(tf.constant(x), mask=mask))
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, None])
@@ -193,12 +205,10 @@ def test_a_mask_lets_no_later_observation_into_q(lookahead):
 
 
 def test_steps_give_the_context_without_look_ahead():
-    _, network = build((0, 1), control_size=2)
-    x = observations((0, 1))
-    controls = tf.transpose(
-        replica_normal([TIME, BATCH, 2], replica_seeds((0, 1), "u")), [1, 0, 2, 3]
-    )
-    expected = network.context(x, lookahead=0, controls=controls)
+    _, network = build(PARTIAL, (0, 1), control_size=2)
+    x = observed((0, 1)).observations
+    controls = replica_normal([TIME, BATCH, 2], replica_seeds((0, 1), "u"), axis=1)
+    expected = network.context(Batch(x, controls))
     state = network.begin(BATCH)
     for t in range(TIME):
         context, state = network.step(state, x[t], controls[t])
@@ -206,23 +216,26 @@ def test_steps_give_the_context_without_look_ahead():
 
 
 def test_a_relative_posterior_scales_with_the_prior():
-    keys = replica_seeds((0,), "network")
     network = LookAheadNetwork(
-        observation_size=CHANNELS, latent_size=LATENT, hidden_size=8, seeds=keys, relative=True
+        conditions=PARTIAL,
+        observation_size=CHANNELS,
+        latent_size=LATENT,
+        hidden_size=8,
+        seeds=replica_seeds((0,), "network"),
+        relative=True,
     )
-    context = network.context(observations(), lookahead=0)[0]
+    context = network.context(observed())[0]
     latent, mean = tf.ones([1, BATCH, LATENT]), tf.fill([1, BATCH, LATENT], 0.3)
     scale = np.array([1.0, 0.01], np.float32)
-    posteriors = [
-        network.posterior(DiagonalNormal(mean, tf.fill(mean.shape, s)), latent, context)
-        for s in scale
+    factors = [
+        network.factor(DiagonalNormal(mean, tf.fill(mean.shape, s)), latent, context) for s in scale
     ]
-    for posterior, s in zip(posteriors, scale, strict=True):
+    for factor, s in zip(factors, scale, strict=True):
         np.testing.assert_allclose(
-            (posterior.mean - mean) / s, posteriors[0].mean - mean, rtol=1e-3, atol=1e-5
+            (factor.mean - mean) / s, factors[0].mean - mean, rtol=1e-3, atol=1e-5
         )
-        np.testing.assert_allclose(posterior.scale / s, posteriors[0].scale, rtol=1e-5)
+        np.testing.assert_allclose(factor.scale / s, factors[0].scale, rtol=1e-5)
     # Before training q is close to the prior.
-    np.testing.assert_allclose(posteriors[0].scale, 1.0, atol=0.2)
-    moved = network.posterior(DiagonalNormal(mean + 1.0, tf.ones(mean.shape)), latent, context)
-    assert np.abs(moved.mean - mean - 1.0 - (posteriors[0].mean - mean)).max() > 1e-4
+    np.testing.assert_allclose(factors[0].scale, 1.0, atol=0.2)
+    moved = network.factor(DiagonalNormal(mean + 1.0, tf.ones(mean.shape)), latent, context)
+    assert np.abs(moved.mean - mean - 1.0 - (factors[0].mean - mean)).max() > 1e-4

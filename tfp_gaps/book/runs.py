@@ -26,6 +26,7 @@ import yaml
 
 from tfp_gaps import _checks, storage
 from tfp_gaps.book import experiments, results, scales
+from tfp_gaps.posteriors.conditions import LookAhead
 
 REMEDIES = ("filters",)
 """Experiments on how to close the gaps; a run of one trains under several look-aheads itself."""
@@ -229,7 +230,7 @@ def _compute(run, checkpoints):
 
     return module.run(
         scale=run.scale,
-        **({} if run.is_static else {"lookahead": run.lookahead}),
+        **({} if run.is_static else {"conditions": LookAhead.of(run.lookahead)}),
         seeds=list(run.seeds),
         variant=run.variant,
         checkpoint_folder=checkpoints,

@@ -2,9 +2,8 @@
 
     q(z_{1:T} | x_{1:T}) = prod_t q(z_t | z_{t-1}, C_t),     C_t = x_{1:min(t+k, T)}
 
-k = 0 is a filter (partial conditions), k = T - 1 or None a smoother (full), between them semi-k
-(Bayer et al. 2021). Two gated recurrent units read the observations, for every k at the same cost
-and with the same parameters:
+The conditions are a `conditions.LookAhead`. Two gated recurrent units read the observations, for
+every k at the same cost and with the same parameters:
 
 * the forward state after x_{1:min(t+k, T)}, read k steps ahead;
 * the backward state at t, reset at the ends of blocks of k + 1 steps, which has read x_{t:e} with e
@@ -22,6 +21,7 @@ below the scale of the data, d and v are better taken as multiples of s (`relati
 size then suit all components, and q follows when the prior narrows.
 """
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,8 @@ from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.models.state_space import DiagonalNormal, positive
 from tfp_gaps.networks import Dense, gru_scan, gru_step, split_seeds
+from tfp_gaps.posteriors.conditions import LookAhead
+from tfp_gaps.sequences import Batch
 
 
 class Path(NamedTuple):
@@ -45,22 +47,23 @@ class Path(NamedTuple):
     log_weight: tf.Tensor
 
 
-def block_resets(num_timesteps, lookahead):
+def block_resets(num_timesteps, reach):
     """Return 0 where the backward recurrence must forget, else 1: float32 [time].
 
-    The backward state at t starts afresh if t is the last step of its block of `lookahead` + 1.
+    The backward state at t starts afresh if t is the last step of its block of `reach` + 1.
 
     >>> block_resets(6, 1)
     array([1., 0., 1., 0., 1., 0.], dtype=float32)
     """
     steps = np.arange(num_timesteps)
-    return ((steps + 1) % (lookahead + 1) != 0).astype(np.float32)
+    return ((steps + 1) % (reach + 1) != 0).astype(np.float32)
 
 
 class LookAheadNetwork(tf.Module):
     """q(z_t | z_{t-1}, x_{1:t+k}, u_{1:t+k-1}) for any k, with one set of parameters.
 
     Args:
+      conditions: `LookAhead`, what q may see.
       observation_size, latent_size, control_size: channels of x_t, z_t, u_t.
       hidden_size: width of the recurrent states and of the layer that joins them with z_{t-1}.
       seeds: int32 [num_replicas, 2], stateless seeds of the initial parameters.
@@ -71,12 +74,14 @@ class LookAheadNetwork(tf.Module):
         standard deviation; the network then reads the prior's mean beside z_{t-1}.
 
     Raises:
+      TypeError: for conditions that are no `LookAhead`.
       ValueError: for sizes below one.
     """
 
     def __init__(
         self,
         *,
+        conditions,
         observation_size,
         latent_size,
         hidden_size,
@@ -88,6 +93,7 @@ class LookAheadNetwork(tf.Module):
         name="look_ahead_network",
     ):
         super().__init__(name=name)
+        self.conditions = _look_ahead(conditions)
         self.observation_size = _checks.integer(observation_size, "observation_size", minimum=1)
         self.latent_size = _checks.integer(latent_size, "latent_size", minimum=1)
         self.hidden_size = _checks.integer(hidden_size, "hidden_size", minimum=1)
@@ -119,28 +125,30 @@ class LookAheadNetwork(tf.Module):
         """Variables that draw paths from contexts, and are of no use to contexts alone."""
         return (*self._latent.trainable_variables, *self._output.trainable_variables)
 
-    def context(self, observations, *, lookahead, controls=None, mask=None):
+    def with_conditions(self, conditions):
+        """This network under other conditions: a copy that shares its variables."""
+        other = copy.copy(self)
+        other.conditions = _look_ahead(conditions)
+        return other
+
+    def context(self, batch):
         """Summarise C_t for every t.
 
         Args:
-          observations: x_{1:T}, [time, replicas, batch, channels].
-          lookahead: k >= 0, or None for full conditions.
-          controls: u_{1:T}, [time, replicas, batch, control_size]; row t holds u_{t-1} (zero at
-            t = 1), so that x_{1:t+k} brings u_{1:t+k-1}.
-          mask: 1 where observed, of the shape of `observations`, or None; a network built with
-            `masked=True` takes None for all observed.
+          batch: `Batch` of tensors [time, replicas, batch, channels]. Row t of its controls holds
+            u_{t-1} (zero at t = 1), so that x_{1:t+k} brings u_{1:t+k-1}. A network built with
+            `masked=True` takes no mask for all observed.
 
         Returns:
           context: [time, replicas, batch, hidden_size].
 
         Raises:
-          ValueError: for a wrong rank, wrong channels, a negative look-ahead, or a mask that the
-            network was not built for.
+          ValueError: for a wrong rank, wrong channels, or a mask that it was not built for.
         """
-        self._check(observations, controls, mask)
-        num_timesteps = observations.shape[0]
-        k = _checks.look_ahead(lookahead, num_timesteps)
-        inputs = self._inputs(observations, controls, mask)
+        self._check(batch)
+        num_timesteps = batch.observations.shape[0]
+        k = self.conditions.reach(num_timesteps)
+        inputs = self._inputs(batch)
         forward, backward = self._recur(
             self._read[0](inputs), self._read[1](inputs), block_resets(num_timesteps, k)
         )
@@ -153,7 +161,7 @@ class LookAheadNetwork(tf.Module):
 
     def step(self, state, observation, control=None):
         """Go on by one observation, for a filter that is asked as it goes: `context` with
-        look-ahead 0, row by row.
+        look-ahead 0, row by row, whatever the conditions.
 
         Args:
           state: from `begin`, or from the step before.
@@ -164,7 +172,7 @@ class LookAheadNetwork(tf.Module):
           context: summary of C_t = x_{1:t}, [replicas, batch, hidden_size].
           state: [replicas, batch, hidden_size].
         """
-        inputs = self._inputs(observation, control, None)
+        inputs = self._inputs(Batch(observation, control))
         # Without look-ahead the backward direction reads x_t alone, from a blank state.
         states = gru_step(
             tf.concat([read(inputs) for read in self._read], 0),
@@ -181,7 +189,7 @@ class LookAheadNetwork(tf.Module):
           model: the state-space model whose prior q is relative to.
           context: from `context`, [time, replicas, batch, hidden_size].
           noise: standard normal [time, replicas, batch, latent_size].
-          controls: as in `context`.
+          controls: of the batch, or None.
 
         Returns:
           A `Path`.
@@ -189,11 +197,11 @@ class LookAheadNetwork(tf.Module):
         initial = model.initial()
 
         def draw(prior, latent, context_now, noise_now):
-            posterior = self.posterior(prior, latent, context_now)
+            factor = self.factor(prior, latent, context_now)
             # Offset and width in units of the prior's scale are all that the cost needs.
-            offset = (posterior.mean - prior.mean) / prior.scale
-            drawn = posterior.mean + posterior.scale * noise_now
-            return drawn, offset, posterior.scale / prior.scale
+            offset = (factor.mean - prior.mean) / prior.scale
+            drawn = factor.mean + factor.scale * noise_now
+            return drawn, offset, factor.scale / prior.scale
 
         def advance(carry, time_slice):
             context_now, noise_now, *control = time_slice
@@ -208,8 +216,8 @@ class LookAheadNetwork(tf.Module):
         )
         return Path(latents, *_cost(offset, ratio, noise))
 
-    def posterior(self, prior, latent, context):
-        """Return q(z_t | z_{t-1}, C_t) as a DiagonalNormal.
+    def factor(self, prior, latent, context):
+        """Return the factor q(z_t | z_{t-1}, C_t) as a DiagonalNormal.
 
         Args:
           prior: p(z_t | z_{t-1}, u_{t-1}), or p(z_1).
@@ -228,7 +236,8 @@ class LookAheadNetwork(tf.Module):
             return DiagonalNormal(prior.mean + prior.scale * correction, prior.scale * ratio)
         return DiagonalNormal(prior.mean + correction, positive(raw, self.minimum_scale))
 
-    def _inputs(self, observations, controls, mask):
+    def _inputs(self, batch):
+        observations, controls, mask = batch
         parts = [observations]
         if self.masked:
             seen = tf.ones_like(observations) if mask is None else tf.cast(mask, tf.float32)
@@ -254,26 +263,34 @@ class LookAheadNetwork(tf.Module):
             for parameter in (self._recurrent_kernel, self._recurrent_bias)
         )
 
-    def _check(self, observations, controls, mask):
+    def _check(self, batch):
         expected = (self.num_replicas, self.observation_size)
-        shape = observations.shape
+        shape = batch.observations.shape
         if shape.rank != 4 or (shape[1], shape[3]) != expected:
             raise ValueError(
                 f"observations must have shape [time, replicas, batch, channels] with "
                 f"{expected[0]} replica(s) and {expected[1]} channel(s), but have shape "
                 f"{tuple(shape)}. Transpose to time-major and add the replica axis."
             )
-        if mask is not None and not self.masked:
+        if batch.mask is not None and not self.masked:
             raise ValueError(
                 "these observations have missing values, but the network was built without "
                 "masked=True and would take them for zeros. Build it with masked=True."
             )
-        given = 0 if controls is None else controls.shape[-1]
+        given = 0 if batch.controls is None else batch.controls.shape[-1]
         if given != self.control_size:
             raise ValueError(
                 f"this network was built for {self.control_size} control channel(s), but got "
                 f"{given}. Pass controls of the size it was built with."
             )
+
+
+def _look_ahead(conditions):
+    if not isinstance(conditions, LookAhead):
+        raise TypeError(
+            f"conditions should be a LookAhead, but are {conditions!r}. Give LookAhead(k), or FULL."
+        )
+    return conditions
 
 
 def _cost(offset, ratio, noise):

@@ -1,6 +1,7 @@
 """Beliefs against Kalman filters, resampling, and what happens when a filter is lost."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from tfp_gaps.book.control.beliefs import (
 from tfp_gaps.book.control.environments import MomentumHike, explore
 from tfp_gaps.book.control.world_model import WorldModel
 from tfp_gaps.book.distillation.filter_network import FilterNetwork
-from tfp_gaps.networks import replica_seeds
+from tfp_gaps.networks import for_replicas, replica_seeds
+from tfp_gaps.posteriors.conditions import LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Sequences
 
@@ -179,9 +181,10 @@ def test_particles_are_drawn_in_proportion_to_their_weights():
 @pytest.fixture(scope="module")
 def networks():
     sizes = {"observation_size": 2, "latent_size": 3, "control_size": 2, "hidden_size": 8}
+    partial = functools.partial(LookAheadNetwork, conditions=LookAhead(0))
     built = [
         build(**sizes, seeds=replica_seeds((0, 1), "network"))
-        for build in (WorldModel, LookAheadNetwork, FilterNetwork)
+        for build in (WorldModel, partial, FilterNetwork)
     ]
     for variable in built[1].trainable_variables:
         variable.assign(variable + 0.1 * tf.random.stateless_normal(variable.shape, [1, 2]))
@@ -202,12 +205,8 @@ def watch(belief, sequences):
 def test_the_partial_posterior_has_the_law_of_the_paths_it_was_trained_with(networks, explored):
     model, network, _ = networks
     memory = watch(beliefs.PartialPosterior(model, network, 4000), explored)
-    x, u = (
-        tf.repeat(tf.constant(array)[:, tf.newaxis], 2, 1)
-        for array in (explored.observations, explored.controls)
-    )
-    context = network.context(x, lookahead=0, controls=u)
-    context, u = (tf.repeat(array, 1000, 2) for array in (context, u))
+    batch = for_replicas(explored.batch, 2)
+    context, u = (tf.repeat(part, 1000, 2) for part in (network.context(batch), batch.controls))
     noise = tf.random.stateless_normal([*context.shape[:3], 3], [7, 8])
     paths = network.sample_path(model, context, noise, controls=u).latents[-1].numpy()
     paths = paths.reshape(2, NUM_EPISODES, 1000, 3)

@@ -9,6 +9,7 @@ from tfp_gaps.book.distillation import backward
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.models.state_space import LinearGaussianStateSpace
 from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.sequences import Batch
 
 tfd = tfp.distributions
 WORLD = exact.LinearGaussian.stationary(0.9, 0.5, 0.25, 0.0625)
@@ -29,14 +30,13 @@ def build(latent_size=2, hidden_size=8, seeds=SEEDS):
 
 
 def normal(time, batch, channels, purpose="x", seeds=SEEDS):
-    draws = replica_normal([time, batch, channels], replica_seeds(seeds, purpose))
-    return tf.transpose(draws, [1, 0, 2, 3])
+    return replica_normal([time, batch, channels], replica_seeds(seeds, purpose), axis=1)
 
 
 def test_the_density_of_a_path_is_that_of_its_parts():
     network, x, noise = build(), normal(5, 3, 1), normal(5, 3, 2, "noise")
     last = tf.constant([[4, 2, 0], [1, 3, 4]])
-    context = network.filter.context(x)
+    context = network.filter.context(Batch(x))
     latents, found = network.sample_path(context, last, noise)
     for r, b in np.ndindex(2, 3):
         end = int(last[r, b])
@@ -56,8 +56,8 @@ def test_the_weight_is_the_joint_density_over_that_of_q_up_to_the_last_step():
     model, network = LinearGaussianStateSpace(WORLD, num_replicas=2), build(1)
     x, noise = normal(4, 2, 1), normal(4, 2, 1, "noise")
     last = tf.constant([[3, 1], [0, 2]])
-    found = backward.log_weights(model, network, x, noise, last).numpy()
-    latents, log_q = network.sample_path(network.filter.context(x), last, noise)
+    found = backward.log_weights(model, network, Batch(x), noise, last).numpy()
+    latents, log_q = network.sample_path(network.filter.context(Batch(x)), last, noise)
     z, x = latents.numpy()[..., 0], x.numpy()[..., 0]
     root = np.sqrt(WORLD.initial_cov.item())
     for r, b in np.ndindex(2, 2):
@@ -73,7 +73,7 @@ def test_the_weight_is_the_joint_density_over_that_of_q_up_to_the_last_step():
 def test_nothing_after_a_step_moves_its_filter_or_the_kernel_that_leads_to_it():
     network, x = build(), normal(5, 3, 1)
     changed = tf.concat([x[:3], x[3:] + 1.0], 0)
-    contexts = [network.filter.context(part) for part in (x, changed)]
+    contexts = [network.filter.context(Batch(part)) for part in (x, changed)]
     np.testing.assert_array_equal(contexts[0][:3], contexts[1][:3])
     assert np.abs(contexts[0][3] - contexts[1][3]).max() > 1e-3
 
@@ -81,9 +81,8 @@ def test_nothing_after_a_step_moves_its_filter_or_the_kernel_that_leads_to_it():
 def test_every_variable_learns_and_sequences_end_anywhere():
     model, network = LinearGaussianStateSpace(WORLD, num_replicas=2), build(1)
     loss = backward.negative_elbo(model, network)
-    batch = {"observations": tf.transpose(normal(6, 64, 1), [1, 2, 0, 3])}
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(loss(batch, replica_seeds(SEEDS, "step"), 1.0))
+        total = tf.reduce_sum(loss(Batch(normal(6, 64, 1)), replica_seeds(SEEDS, "step"), 1.0))
     for variable, gradient in zip(
         network.trainable_variables, tape.gradient(total, network.trainable_variables), strict=True
     ):
@@ -99,14 +98,13 @@ def test_the_bound_becomes_nearly_tight_and_never_exceeds_the_evidence():
     )
     x = exact.sample(WORLD, length, 5000, seed=0)[1].astype(np.float32)
     settings = training.Settings(300, 128, learning_rate=1e-2, num_shards=1)
-    data = {"observations": np.ascontiguousarray(x.transpose(1, 0, 2))}
     loss = backward.negative_elbo(model, network)
-    training.fit(loss, list(network.trainable_variables), data, settings, seeds=seeds)
+    training.fit(loss, list(network.trainable_variables), Batch(x), settings, axis=1, seeds=seeds)
     held_out = exact.sample(WORLD, length, 2000, seed=1)[1].astype(np.float32)
     noise = normal(length, 2000, 1, "held out", seeds)
     last = tf.fill([1, 2000], length - 1)
     weights = backward.log_weights(
-        model, network, tf.constant(held_out[:, np.newaxis]), noise, last
+        model, network, Batch(tf.constant(held_out[:, np.newaxis])), noise, last
     ).numpy()[0]
     lacking = exact.kalman_filter(WORLD, held_out).log_likelihood - weights
     error = lacking.std(ddof=1) / np.sqrt(len(lacking))

@@ -7,6 +7,7 @@ from scipy import stats
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book.distillation.filter_network import FilterNetwork, negative_log_likelihood
 from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.sequences import Batch
 
 SIZES = {"observation_size": 2, "latent_size": 2, "hidden_size": 8}
 
@@ -17,8 +18,7 @@ def build(seeds=(0, 1), **sizes):
 
 def normal(time, batch, channels, purpose="x"):
     """[time, replicas, batch, channels]."""
-    draws = replica_normal([time, batch, channels], replica_seeds((0, 1), purpose))
-    return tf.transpose(draws, [1, 0, 2, 3])
+    return replica_normal([time, batch, channels], replica_seeds((0, 1), purpose), axis=1)
 
 
 # Densities ----------------------------------------------------------------------------------------
@@ -26,7 +26,7 @@ def normal(time, batch, channels, purpose="x"):
 
 def test_the_density_is_that_of_a_mixture_of_full_normals():
     network = build()
-    context = network.context(normal(3, 2, 2))[-1]
+    context = network.context(Batch(normal(3, 2, 2)))[-1]
     # Components far apart and of unequal weight, so that a wrong one shows.
     for variable in network.trainable_variables:
         variable.assign(variable + 0.5 * tf.random.stateless_normal(variable.shape, [1, 2]))
@@ -52,7 +52,7 @@ def test_the_density_is_that_of_a_mixture_of_full_normals():
 def test_steps_give_the_context():
     network = build(control_size=1)
     x, controls = normal(5, 3, 2), normal(5, 3, 1, "u")
-    expected, state = network.context(x, controls), network.begin(3)
+    expected, state = network.context(Batch(x, controls)), network.begin(3)
     for t in range(5):
         context, state = network.step(state, x[t], controls[t])
         np.testing.assert_allclose(context, expected[t], rtol=1e-5, atol=1e-6)
@@ -60,18 +60,17 @@ def test_steps_give_the_context():
 
 def test_the_loss_is_minus_the_log_density_of_what_the_smoother_draws():
     network = build()
-    x, latents = normal(4, 3, 2), normal(4, 3, 2, "z")
-    loss = negative_log_likelihood(network, lambda observations, seeds: latents)
-    batch = {"observations": tf.transpose(x, [1, 2, 0, 3])}
+    batch, latents = Batch(normal(4, 3, 2)), normal(4, 3, 2, "z")
+    loss = negative_log_likelihood(network, lambda batch, seeds: latents)
     found = loss(batch, replica_seeds((0, 1), "any"), 1.0).numpy()
-    log_prob = network.mixture(network.context(x)).log_prob(latents).numpy()
+    log_prob = network.mixture(network.context(batch)).log_prob(latents).numpy()
     np.testing.assert_allclose(found, -log_prob.sum(0).mean(-1), rtol=1e-5)
 
 
 def test_every_trainable_variable_has_a_gradient():
     network = build()
     with tf.GradientTape() as tape:
-        mixture = network.mixture(network.context(normal(4, 3, 2)))
+        mixture = network.mixture(network.context(Batch(normal(4, 3, 2))))
         total = tf.reduce_sum(mixture.log_prob(normal(4, 3, 2, "z")))
     for variable, gradient in zip(
         network.trainable_variables, tape.gradient(total, network.trainable_variables), strict=True

@@ -16,6 +16,7 @@ from tfp_gaps.book.experiments.sequential import Design, Fitted
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.conditions import LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Sequences
 from tfp_gaps.training import History, Settings
@@ -25,7 +26,7 @@ MODULES = {"digits": digits, "traffic": traffic, "uav": uav}
 
 @pytest.fixture(scope="module", params=["digits", "uav"])
 def result(request):
-    return MODULES[request.param].run(scale="smoke", lookahead=1, seeds=[0, 1])
+    return MODULES[request.param].run(scale="smoke", conditions=LookAhead(1), seeds=[0, 1])
 
 
 def test_a_result_holds_what_the_chapters_read(result):
@@ -62,7 +63,7 @@ def test_the_tighter_estimators_of_the_evidence_lie_above_the_elbo(result):
 
 
 def test_a_forecast_is_stored_per_horizon_and_per_sequence():
-    result = uav.run(scale="smoke", lookahead=0, seeds=[0, 1])
+    result = uav.run(scale="smoke", conditions=LookAhead(0), seeds=[0, 1])
     horizon = uav.SIZES["smoke"].horizon
     for quantity in ("rmse", "crps", "coverage_50", "coverage_90"):
         assert np.shape(result["forecast"][quantity]) == (2, horizon)

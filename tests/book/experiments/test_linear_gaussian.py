@@ -7,8 +7,11 @@ from tfp_gaps import training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book.experiments import linear_gaussian as experiment
 from tfp_gaps.exact import linear_gaussian as exact
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
+from tfp_gaps.sequences import Batch
 
 WORLD = exact.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
+CONDITIONS = [LookAhead(0), LookAhead(1), FULL]
 QUICK = training.Settings(400, 256, learning_rate=3e-2, steps_per_call=100)
 
 
@@ -18,7 +21,7 @@ def trained():
         WORLD,
         "linear",
         num_timesteps=4,
-        lookaheads=[0, 1, None],
+        conditions=CONDITIONS,
         seed=0,
         settings=QUICK,
         num_data=20_000,
@@ -26,8 +29,8 @@ def trained():
 
 
 def test_linear_networks_land_on_the_closed_forms(trained):
-    for lookahead, found in zip(trained.lookaheads, experiment.exact_gaps(trained), strict=True):
-        closed = exact.conditioning_gap(WORLD, 4, lookahead)
+    for conditions, found in zip(CONDITIONS, experiment.exact_gaps(trained), strict=True):
+        closed = exact.conditioning_gap(WORLD, 4, conditions.lookahead)
         # It is the best of its family; 400 steps leave about .001.
         assert closed <= found < closed + 0.01
 
@@ -48,29 +51,31 @@ def test_trained_factors_approach_the_closed_form(trained):
     np.testing.assert_allclose(found.observation_weights, best.observation_weights, atol=0.05)
 
 
-@pytest.mark.parametrize("lookahead", [0, 1, None, (0, 1, None)])
-def test_linear_network_sees_what_it_may(lookahead):
-    each = lookahead if isinstance(lookahead, tuple) else [lookahead] * 3
+def test_linear_network_sees_what_it_may():
+    def alone(num_timesteps):
+        return np.eye(num_timesteps, dtype=bool)
+
     network = experiment.LinearNetwork(
-        num_timesteps=4, observation_size=2, latent_size=1, num_replicas=3
+        conditions=[*CONDITIONS, alone], num_timesteps=4, observation_size=2, latent_size=1
     )
     network.weights.assign(tf.ones_like(network.weights))
-    observations = np.zeros((4, 3, 1, 2), np.float32)
-    before = network.context(tf.constant(observations), lookahead=lookahead).numpy()
+    observations = np.zeros((4, 4, 1, 2), np.float32)
+    before = network.context(Batch(tf.constant(observations))).numpy()
     for s in range(4):
         moved = observations.copy()
         moved[s] = 1.0
-        after = network.context(tf.constant(moved), lookahead=lookahead).numpy()
-        for replica, k in enumerate(each):
-            changed = (after != before)[:, replica, 0, 0].tolist()
-            assert changed == [k is None or s <= t + k for t in range(4)]
+        after = network.context(Batch(tf.constant(moved))).numpy()
+        changed = (after != before)[:, :, 0, 0].T.tolist()
+        for replica, k in enumerate((0, 1, 3)):
+            assert changed[replica] == [s <= t + k for t in range(4)]
+        assert changed[3] == [s == t for t in range(4)]
 
 
 def test_linear_network_draws_with_its_own_density():
     """Its divergence and log weight against the formulas of the normal density."""
     model = experiment.LinearGaussianStateSpace(WORLD)
     network = experiment.LinearNetwork(
-        num_timesteps=2, observation_size=1, latent_size=1, num_replicas=1
+        conditions=[FULL], num_timesteps=2, observation_size=1, latent_size=1
     )
     network.log_scale.assign(tf.reshape([-0.5, 0.25], [1, 2, 1]))
     network.transition.assign(tf.reshape([0.0, 0.3], [1, 2, 1, 1]))
@@ -93,7 +98,7 @@ def test_linear_network_draws_with_its_own_density():
 def test_recurrent_network_is_measured_above_the_closed_form():
     settings = training.Settings(200, 128, learning_rate=4e-3, steps_per_call=100)
     trained = experiment.train(
-        WORLD, "recurrent", num_timesteps=3, lookaheads=[1], seed=0, settings=settings
+        WORLD, "recurrent", num_timesteps=3, conditions=[LookAhead(1)], seed=0, settings=settings
     )
     [measured] = experiment.measured_gaps(trained, num_timesteps=3, num_sequences=2000, seed=1)
     closed = exact.conditioning_gap(WORLD, 3, 1)
@@ -123,10 +128,8 @@ def test_learning_curve_reports_per_step():
 
 def test_bad_input_is_refused(trained):
     with pytest.raises(ValueError, match="Unknown network 'cubic'"):
-        experiment.train(WORLD, "cubic", num_timesteps=4, lookaheads=[0], seed=0)
+        experiment.train(WORLD, "cubic", num_timesteps=4, conditions=[FULL], seed=0)
     with pytest.raises(ValueError, match="one look-ahead at a time"):
-        experiment.train(WORLD, "recurrent", num_timesteps=4, lookaheads=[0, 1], seed=0)
+        experiment.train(WORLD, "recurrent", num_timesteps=4, conditions=CONDITIONS, seed=0)
     with pytest.raises(ValueError, match="made for 4 time steps"):
         experiment.measured_gaps(trained, num_timesteps=5, num_sequences=10, seed=0)
-    with pytest.raises(ValueError, match="lookahead"):
-        trained.network.masked_weights(-1)

@@ -11,6 +11,7 @@ from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.exact.conditions import conditions
 from tfp_gaps.models.state_space import DiagonalNormal
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.sequences import Batch
 
 T = 4
 WORLD = exact.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
@@ -21,7 +22,7 @@ SCHEMES = ["all", "past, no latents", "start, then present"]
 def network():
     seen = [literature.scheme(name, T) for name in SCHEMES]
     seeds = replica_seeds([0] * len(seen), "initial network")
-    return experiment.ConditionsNetwork(seen, hidden_size=4, seeds=seeds)
+    return experiment.ConditionsNetwork(conditions=seen, hidden_size=4, seeds=seeds)
 
 
 def test_what_is_hidden_changes_nothing(network):
@@ -29,7 +30,7 @@ def test_what_is_hidden_changes_nothing(network):
     x = tf.constant(rng.normal(size=[T, len(SCHEMES), 1, 1]), tf.float32)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
-        context = network.context(x, lookahead=None)
+        context = network.context(Batch(x))
         sums = [[tf.reduce_sum(context[t, r]) for t in range(T)] for r in range(len(SCHEMES))]
     for r, name in enumerate(SCHEMES):
         seen = literature.scheme(name, T).observations
@@ -48,7 +49,7 @@ def test_latents_reach_those_who_see_them(network):
         def transition(self, latent):
             return DiagonalNormal(tf.zeros_like(latent), tf.ones_like(latent))
 
-    context = network.context(tf.zeros([T, len(SCHEMES), 1, 1]), lookahead=None)
+    context = network.context(Batch(tf.zeros([T, len(SCHEMES), 1, 1])))
     noise = np.zeros([T, len(SCHEMES), 1, 1], np.float32)
     still = network.sample_path(Still(), context, tf.constant(noise)).latents
     noise[0] = 1
@@ -88,7 +89,10 @@ def test_rows_agree_with_the_closed_form():
 def test_bad_input(network):
     with pytest.raises(ValueError, match="lengths"):
         experiment.ConditionsNetwork(
-            [conditions(3), conditions(4)], hidden_size=2, seeds=replica_seeds([0, 1], "x")
+            conditions=[conditions(3), conditions(4)],
+            hidden_size=2,
+            seeds=replica_seeds([0, 1], "x"),
         )
-    with pytest.raises(ValueError, match="look-ahead"):
-        network.context(tf.zeros([T, len(SCHEMES), 1, 1]), lookahead=1)
+    x = tf.zeros([T, len(SCHEMES), 1, 1])
+    with pytest.raises(ValueError, match="neither controls nor missing values"):
+        network.context(Batch(x, mask=tf.ones_like(x)))

@@ -9,11 +9,14 @@ from tfp_gaps._tensorflow import tf
 from tfp_gaps.book import results
 from tfp_gaps.book.control.environments import Hike, Pendulum
 from tfp_gaps.book.experiments import known_dynamics, world_models
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 
 
 @pytest.fixture(scope="module")
 def result():
-    return world_models.run(scale="smoke", lookahead=0, seeds=[0, 1], variant="hike-020")
+    return world_models.run(
+        scale="smoke", conditions=LookAhead(0), seeds=[0, 1], variant="hike-020"
+    )
 
 
 def test_a_result_holds_what_the_chapter_reads(result):
@@ -52,7 +55,7 @@ def test_state_maps_hand_over_what_the_sensor_shows():
 
     task, size = world_models.task_of("momentum-010"), world_models.size_of("smoke")
     explored = world_models.explore(task, size)
-    fitted = world_models.learn(task, size, explored, lookahead=0, seeds=[0])
+    fitted = world_models.learn(task, size, explored, conditions=LookAhead(0), seeds=[0])
     state_maps = world_models.StateMaps(fitted, task, explored, [0])
     assert set(state_maps.explained) == {"latents", "states"}
     states = tf.constant(explored["test"].states[:1])
@@ -74,16 +77,17 @@ def test_training_starts_as_the_task_says(monkeypatch, variant, scale, warms_up)
 
     monkeypatch.setattr(world_models.sequential, "fit", fit)
     task, size = world_models.task_of(variant), world_models.size_of("smoke")
-    world_models.learn(task, size, world_models.explore(task, size), lookahead=0, seeds=[0])
+    explored = world_models.explore(task, size)
+    world_models.learn(task, size, explored, conditions=LookAhead(0), seeds=[0])
     np.testing.assert_allclose(given["scale"], scale + 2e-3, rtol=1e-5)
     assert (given["settings"].kl_warmup_steps > 0) is warms_up
 
 
 def test_the_stored_results_agree_with_their_names():
     for variant, scale in (("momentum-010", "paper"), ("momentum-040", "book")):
-        for lookahead in (0, None):
-            found = world_models.stored(scale, variant, lookahead)
-            assert (found["variant"], found["lookahead"]) == (variant, lookahead)
+        for conditions in (LookAhead(0), FULL):
+            found = world_models.stored(scale, variant, conditions)
+            assert (found["variant"], found["lookahead"]) == (variant, conditions.lookahead)
             assert not any(found["diverged"]) and len(found["seeds"]) == 5
         assert known_dynamics.stored(scale, variant)["variant"] == variant
 
@@ -95,6 +99,6 @@ def test_bad_input(tmp_path, monkeypatch):
         known_dynamics.run(scale="smoke", seeds=[0], variant="momentum-010-latent6")
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     with pytest.raises(results.ResultError, match="tfp-gaps run world_models --scale paper"):
-        world_models.stored("paper", "momentum-010", None)
+        world_models.stored("paper", "momentum-010", FULL)
     with pytest.raises(results.ResultError, match="tfp-gaps run known_dynamics --scale book"):
         known_dynamics.stored("book", "momentum-010")

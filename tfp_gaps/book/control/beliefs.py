@@ -158,7 +158,7 @@ class PartialPosterior:
 
     Args:
       model: the model whose prior q is relative to.
-      network: `LookAheadNetwork`, trained with look-ahead 0.
+      network: `LookAheadNetwork`, trained with `LookAhead(0)`.
       num_particles: at least 2.
     """
 
@@ -184,10 +184,10 @@ class PartialPosterior:
         return tf.transpose(memory[0][:num], [1, 2, 0, 3])
 
     def _draw(self, prior, latent, context, seed):
-        posterior = self.network.posterior(prior, latent, context)
+        factor = self.network.factor(prior, latent, context)
         shape = [self.num_particles, *context.shape[:2], self.model.latent_size]
         noise = tf.random.stateless_normal(shape, seed, alg="philox")
-        return posterior.mean + posterior.scale * noise
+        return factor.mean + factor.scale * noise
 
 
 class DistilledFilter:

@@ -117,7 +117,7 @@ class BackwardNetwork(tf.Module):
         return latents, inside * log_prob
 
 
-def log_weights(model, network, observations, noise, last):
+def log_weights(model, network, batch, noise, last):
     """ln p(x_{1:s}, z_{1:s}) - ln q(z_{1:s} | x_{1:s}) at a draw of q, nats per sequence.
 
     Its expectation is the ELBO of x_{1:s}.
@@ -125,21 +125,21 @@ def log_weights(model, network, observations, noise, last):
     Args:
       model: state-space model without controls.
       network: `BackwardNetwork`.
-      observations: [time, replicas, batch, channels].
+      batch: `Batch` of tensors [time, replicas, batch, channels], without controls or mask.
       noise: standard normal [time, replicas, batch, latent].
       last: index of step s, counted from 0, int32 [replicas, batch].
 
     Returns:
       [replicas, batch].
     """
-    latents, log_q = network.sample_path(network.filter.context(observations), last, noise)
+    latents, log_q = network.sample_path(network.filter.context(batch), last, noise)
     first, later = model.initial(), model.transition(latents[:-1])
     log_prior = tf.concat(
         [_log_prob(first, latents[0])[tf.newaxis], _log_prob(later, latents[1:])], 0
     )
-    steps = tf.range(observations.shape[0])[:, tf.newaxis, tf.newaxis]
+    steps = tf.range(len(noise))[:, tf.newaxis, tf.newaxis]
     inside = tf.cast(steps <= last, log_q.dtype)
-    fit = log_likelihood(model, latents, observations)
+    fit = log_likelihood(model, latents, batch.observations)
     return tf.reduce_sum(inside * (fit + log_prior) - log_q, 0)
 
 
@@ -156,19 +156,16 @@ def negative_elbo(model, network):
 
     def loss(batch, seeds, kl_weight):
         del kl_weight
-        observations = tf.cast(tf.transpose(batch["observations"], [2, 0, 1, 3]), tf.float32)
-        time, _, size, _ = observations.shape
+        time, _, size, _ = batch.observations.shape
         noise_seeds, last_seeds = split_seeds(seeds, 2)
-        noise = tf.transpose(
-            replica_normal([time, size, model.latent_size], noise_seeds), [1, 0, 2, 3]
-        )
+        noise = replica_normal([time, size, model.latent_size], noise_seeds, axis=1)
         last = tf.stack(
             [
                 tf.random.stateless_uniform([size], seed, 0, time, tf.int32, alg="philox")
                 for seed in tf.unstack(last_seeds)
             ]
         )
-        return -tf.reduce_mean(log_weights(model, network, observations, noise, last), -1)
+        return -tf.reduce_mean(log_weights(model, network, batch, noise, last), -1)
 
     return loss
 

@@ -13,6 +13,7 @@ Shapes: [time, replicas, batch, channels].
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.networks import MLP, split_seeds
+from tfp_gaps.posteriors.conditions import LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 
 tfd = tfp.distributions
@@ -53,6 +54,7 @@ class FilterNetwork(tf.Module):
         reader_seeds, head_seeds = split_seeds(seeds, 2)
         # The recurrence is that of the inference network; with look-ahead 0 it reads x_{1:t}.
         self._reader = LookAheadNetwork(
+            conditions=LookAhead(0),
             observation_size=observation_size,
             latent_size=latent_size,
             hidden_size=hidden_size,
@@ -78,9 +80,9 @@ class FilterNetwork(tf.Module):
         unused = {id(v) for v in self._reader.path_variables}
         return tuple(v for v in super().trainable_variables if id(v) not in unused)
 
-    def context(self, observations, controls=None):
+    def context(self, batch):
         """Summarise x_{1:t}, u_{1:t-1} for every t: [time, replicas, batch, hidden_size]."""
-        return tf.nn.relu(self._reader.context(observations, lookahead=0, controls=controls))
+        return tf.nn.relu(self._reader.context(batch))
 
     def begin(self, batch):
         """What `step` starts from, [replicas, batch, hidden_size]."""
@@ -112,19 +114,14 @@ def negative_log_likelihood(network, smoother):
 
     Args:
       network: `FilterNetwork`.
-      smoother: callable (observations, controls, seeds) -> latents [time, replicas, batch, latent],
-        a fresh draw from p(z_{1:T} | x_{1:T}) or its approximation.
+      smoother: callable (batch, seeds) -> latents [time, replicas, batch, latent], a fresh draw
+        from p(z_{1:T} | x_{1:T}) or its approximation.
     """
 
     def loss(batch, seeds, kl_weight):
         del kl_weight
-        fields = {
-            name: tf.cast(tf.transpose(array, [2, 0, 1, 3]), tf.float32)
-            for name, array in batch.items()
-        }
-        latents = tf.stop_gradient(smoother(seeds=seeds, **fields))
-        context = network.context(fields["observations"], fields.get("controls"))
-        log_prob = network.mixture(context).log_prob(latents)
+        latents = tf.stop_gradient(smoother(batch, seeds))
+        log_prob = network.mixture(network.context(batch)).log_prob(latents)
         return -tf.reduce_mean(tf.reduce_sum(log_prob, 0), -1)
 
     return loss

@@ -1,4 +1,4 @@
-"""What the sequential benchmarks share: train under one look-ahead, measure model and inference.
+"""What the sequential benchmarks share: train under given conditions, measure model and inference.
 
 A benchmark is a data set, a design for each scale, and variants of it. For one look-ahead k
 
@@ -20,6 +20,7 @@ from tfp_gaps import _checks, bounds, filtering, forecasting
 from tfp_gaps.book import data, results, scales
 from tfp_gaps.book.experiments.sequential import Design, fit_jointly, fit_network
 from tfp_gaps.estimate import Estimate, paired_difference
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.tables import Table
 
 LEVELS = (0.5, 0.9)
@@ -79,12 +80,12 @@ class Benchmark:
         """Load the data of a scale as `data.Splits`."""
         return data.load(self.name, **self.size(scale, variant).data)
 
-    def run(self, *, scale, lookahead, seeds, variant="", checkpoint_folder=None, progress=None):
-        """Train and evaluate one look-ahead; what is stored at paper scale.
+    def run(self, *, scale, conditions, seeds, variant="", checkpoint_folder=None, progress=None):
+        """Train and evaluate under given conditions; what is stored at paper scale.
 
         Args:
           scale: "smoke", "book" or "paper".
-          lookahead: k >= 0 or None.
+          conditions: `LookAhead`.
           seeds: one int per replica.
           variant: see `variants`.
           checkpoint_folder: where to keep checkpoints, or None.
@@ -94,12 +95,12 @@ class Benchmark:
           A JSON-serialisable dict: settings, and for each quantity its estimates per seed.
         """
         size, splits = self.size(scale, variant), self.load(scale, variant)
-        joint, refit = train(splits, size.design, lookahead, seeds, checkpoint_folder, progress)
+        joint, refit = train(splits, size.design, conditions, seeds, checkpoint_folder, progress)
         return {
             "experiment": self.name,
             "scale": scale,
             "variant": variant,
-            "lookahead": lookahead,
+            "lookahead": conditions.lookahead,
             "seeds": list(seeds),
             "size": asdict(size),
             "data": splits.source,
@@ -116,7 +117,7 @@ class Benchmark:
           ResultError: if there are none, or one is incomplete or altered.
         """
         found = results.stored(self.name, scale, variant, options="--lookahead 0")
-        return sorted(found, key=lambda r: np.inf if r["lookahead"] is None else r["lookahead"])
+        return sorted(found, key=conditions_of)
 
 
 def latent_variants(sizes):
@@ -128,16 +129,16 @@ def latent_variants(sizes):
     return {f"latent{number}": change(number) for number in sizes}
 
 
-def train(splits, design, lookahead, seeds, checkpoint_folder=None, progress=None):
+def train(splits, design, conditions, seeds, checkpoint_folder=None, progress=None):
     """Train the pair, then a fresh full network on the frozen model: two `Fitted`."""
 
     def options(phase, settings):
         own = results.training_options(checkpoint_folder, progress, phase, settings.num_steps)
         return {"seeds": seeds} | own
 
-    joint = fit_jointly(splits, design, lookahead=lookahead, **options("joint", design.joint))
+    joint = fit_jointly(splits, design, conditions=conditions, **options("joint", design.joint))
     refit = fit_network(
-        joint.model, splits, design, lookahead=None, **options("refit", design.refit)
+        joint.model, splits, design, conditions=FULL, **options("refit", design.refit)
     )
     return joint, refit
 
@@ -163,13 +164,12 @@ def evaluate(joint, refit, splits, size):
         measure(refit, splits.test, size, seed=2),
     )
     filtered = filter_test(joint.model, splits.test, size, seed=4)
-    guided = filter_test(joint.model, splits.test, size, seed=5, network=refit.network)
+    guided = filter_test(joint.model, splits.test, size, seed=5, posterior=refit.network)
     elbo_of = {
         part: bounds.elbo(
             joint.model,
             joint.network,
             getattr(splits, part).first(size.num_bound),
-            lookahead=joint.lookahead,
             seed=3,
         ).bound.per_sequence()
         for part in ("train", "validation")
@@ -213,22 +213,21 @@ def _estimate(values):
 def measure(fitted, sequences, size, *, seed):
     """ELBO profile over the first `size.num_bound`, IWAE over the first `size.num_iwae`."""
     pair = (fitted.model, fitted.network)
-    options = {"lookahead": fitted.lookahead, "seed": seed}
-    profile = bounds.elbo(*pair, sequences.first(size.num_bound), **options)
+    profile = bounds.elbo(*pair, sequences.first(size.num_bound), seed=seed)
     iwae = bounds.iwae(
-        *pair, sequences.first(size.num_iwae), num_samples=size.num_samples, **options
+        *pair, sequences.first(size.num_iwae), num_samples=size.num_samples, seed=seed
     )
     return {"profile": profile, "iwae": iwae}
 
 
-def filter_test(model, sequences, size, *, seed, network=None):
+def filter_test(model, sequences, size, *, seed, posterior=None):
     """Run a particle filter over the first `size.num_filter` sequences; see `particle_filter`."""
     return filtering.particle_filter(
         model,
         sequences.first(size.num_filter),
         num_particles=size.num_particles,
         seed=seed,
-        network=network,
+        posterior=posterior,
     )
 
 
@@ -265,13 +264,18 @@ def forecast_summary(scores):
     }
 
 
-def stored_label(result):
-    """How a figure or a table names the look-ahead of a result.
+def conditions_of(result):
+    """The `LookAhead` of a stored result."""
+    return LookAhead.of(result["lookahead"])
 
-    >>> stored_label({"lookahead": None}), stored_label({"lookahead": 0})
-    ('full', 'partial')
+
+def stored_label(result):
+    """How an axis of look-aheads names that of a result: without saying that it is ahead.
+
+    >>> [stored_label({"lookahead": k}) for k in (0, 1, None)]
+    ['partial', '1', 'full']
     """
-    return {0: "partial", None: "full"}.get(result["lookahead"], str(result["lookahead"]))
+    return conditions_of(result).label.removesuffix(" ahead")
 
 
 def over_seeds(result, quantity):
@@ -311,8 +315,7 @@ def paper_table(stored_results, columns=None):
     """Table of stored results: one row per look-ahead, means over seeds in nats per sequence."""
     columns = columns or (BOUNDS | {"ELBO, training": "elbo_train"})
     rows = [
-        ["full" if r["lookahead"] is None else r["lookahead"]]
-        + [over_seeds(r, quantity) for quantity in columns.values()]
+        [conditions_of(r), *(over_seeds(r, quantity) for quantity in columns.values())]
         for r in stored_results
     ]
     return Table(["look-ahead", *columns], rows)

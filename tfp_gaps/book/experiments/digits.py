@@ -7,7 +7,6 @@ digits; sizes and data split are choices of this book). All values are nats per 
 import numpy as np
 
 from tfp_gaps import filtering
-from tfp_gaps._tensorflow import tf
 from tfp_gaps.book.experiments.benchmark import Benchmark, Size
 from tfp_gaps.book.experiments.sequential import Design
 from tfp_gaps.models.state_space import sample_latents
@@ -92,6 +91,6 @@ def complete(model, upper_half, *, num_completions, num_particles, seed):
 def sample(model, *, num_images, seed):
     """Draw images from the prior: pixel means, float32 [replicas, images, 28, 28]."""
     seeds = replica_seeds([seed] * model.num_replicas, "samples")
-    noise = replica_normal([NUM_ROWS, num_images, model.latent_size], seeds)
-    latents = sample_latents(model, tf.transpose(noise, [1, 0, 2, 3]))
+    noise = replica_normal([NUM_ROWS, num_images, model.latent_size], seeds, axis=1)
+    latents = sample_latents(model, noise)
     return model.emission(latents).mean().numpy().transpose(1, 2, 0, 3)

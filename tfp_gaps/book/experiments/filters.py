@@ -41,9 +41,10 @@ from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.exact.joint_gaussian import JointGaussian
 from tfp_gaps.models.state_space import LinearGaussianStateSpace
-from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
-from tfp_gaps.sequences import Sequences
+from tfp_gaps.sequences import Batch, Sequences
 from tfp_gaps.training import Settings
 
 VARIANTS = ("linear-gaussian", "traffic")
@@ -152,8 +153,8 @@ class Problem(NamedTuple):
     """A fixed model with what is known about it.
 
     model: state-space model, one replica per seed.
-    smoother: callable (observations, seeds) -> z_{1:T}, a draw for each sequence of the batch, see
-      `inference.filter_network.negative_log_likelihood`.
+    smoother: callable (batch, seeds) -> z_{1:T}, a draw for each sequence of the batch, see
+      `distillation.filter_network.negative_log_likelihood`.
     train, test: `Sequences` without missing values.
     groups: [test sequences], labels; sequences of a group are not independent.
     source: of the data.
@@ -190,22 +191,22 @@ def first(problem, count):
 
 
 def exact_smoother(world, num_timesteps):
-    """Draws from p(z_{1:T} | x_{1:T}) of a chain with a single state, as a function of (x, seeds).
+    """Draws from p(z_{1:T} | x_{1:T}) of a chain with a single state: see `Problem.smoother`.
 
     Args:
       world: `exact.LinearGaussian` with one component of state and of observation.
       num_timesteps: T.
 
     Returns:
-      callable (observations [time, replicas, batch, 1], seeds) -> [time, replicas, batch, 1].
+      callable (batch, seeds) -> [time, replicas, batch, 1].
     """
     joint = JointGaussian(world, num_timesteps)
     weights, covariance = joint.condition(joint.states, joint.observations)
     root = np.linalg.cholesky(covariance)
     weights, root = (tf.constant(part.T, tf.float32) for part in (weights, root))
 
-    def draw(observations, seeds):
-        x = tf.transpose(observations[..., 0], [1, 2, 0])
+    def draw(batch, seeds):
+        x = tf.transpose(batch.observations[..., 0], [1, 2, 0])
         noise = replica_normal(x.shape[1:], seeds)
         flat = [tf.reshape(part, [-1, num_timesteps]) for part in (x, noise)]
         paths = tf.reshape(flat[0] @ weights + flat[1] @ root, x.shape)
@@ -225,7 +226,7 @@ def traffic_problem(size, seeds, folder=None, progress=None):
     splits = complete(traffic.load("book", "one"))
     design = replace(traffic.BENCHMARK.size("book", "one").design, joint=size.joint)
     options = results.training_options(folder, progress, "joint-full", size.joint.num_steps)
-    full = sequential.fit_jointly(splits, design, lookahead=None, seeds=seeds, **options)
+    full = sequential.fit_jointly(splits, design, conditions=FULL, seeds=seeds, **options)
     problem = Problem(
         full.model,
         functools.partial(sequential.draw_paths, full),
@@ -299,11 +300,13 @@ def fit_backward(problem, size, *, seeds, **options):
 
 
 def fit_partial(problem, size, *, seeds, **options):
-    """Fit the partial network, look-ahead 0, by the ELBO; returns (network, history)."""
+    """Fit the partial network by the ELBO; returns (network, history)."""
     network = LookAheadNetwork(
-        **_sizes(problem, size), seeds=replica_seeds(seeds, "initial network")
+        **_sizes(problem, size),
+        conditions=LookAhead(0),
+        seeds=replica_seeds(seeds, "initial network"),
     )
-    loss = sequential.negative_elbo(problem.model, network, 0)
+    loss = sequential.negative_elbo(problem.model, network)
     return network, _fit(loss, network, problem, size, seeds, "partial", options)
 
 
@@ -311,8 +314,9 @@ def _fit(loss, network, problem, size, seeds, name, options):
     return training.fit(
         loss,
         list(network.trainable_variables),
-        sequential.data_points(problem.train),
+        problem.train.batch,
         size.network,
+        axis=1,
         seeds=seeds,
         # The fixed model was trained with `joint`, or is known.
         fingerprint=f"{name} {size.hidden_size} {size.joint} {problem.source}",
@@ -378,15 +382,14 @@ def measure(problem, size, beliefs, *, guided=None):
             name: np.float64(watch.seconds_per_step(test)) for name, watch in watches.items()
         },
     }
-    for name, network in (("few particles", None), ("few particles, guided", guided)):
+    for name, proposal in (("few particles", None), ("few particles, guided", guided)):
         if name == "few particles" or guided is not None:
             increments = filtering.particle_filter(
                 model,
                 problem.test,
                 num_particles=size.num_particles,
                 seed=8,
-                network=network,
-                lookahead=None if network is None else 0,
+                posterior=proposal,
             ).log_increments
             found["next_step"][name] = increments[size.first :].mean(0)
     return {key: {n: v.tolist() for n, v in part.items()} for key, part in found.items()}
@@ -460,7 +463,7 @@ def train_all(problem, size, seeds, folder=None, progress=None):
 
 def _own_partial_pair(problem, size, splits, design, seeds, folder, progress):
     options = results.training_options(folder, progress, "joint-partial", size.joint.num_steps)
-    pair = sequential.fit_jointly(splits, design, lookahead=0, seeds=seeds, **options)
+    pair = sequential.fit_jointly(splits, design, conditions=LookAhead(0), seeds=seeds, **options)
     test = np.repeat(problem.test.observations[:, np.newaxis], len(seeds), 1)
     beliefs = {
         "partial q": PartialPosterior(pair.model, pair.network, size.num_particles),
@@ -494,8 +497,8 @@ def moments(network, observations):
       network: `FilterNetwork`.
       observations: [time, sequences, channels]; every replica sees the same.
     """
-    rows = np.repeat(observations[:, np.newaxis], network.num_replicas, 1)
-    belief = network.mixture(network.context(tf.constant(rows, tf.float32)))
+    batch = for_replicas(Batch(observations), network.num_replicas)
+    belief = network.mixture(network.context(batch))
     return belief.mean().numpy(), belief.variance().numpy()
 
 

@@ -22,6 +22,7 @@ from tfp_gaps.book.control.environments import Hike
 from tfp_gaps.book.control.world_model import WorldModel
 from tfp_gaps.book.experiments import world_models
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 
 VARIANTS = tuple(name for name in world_models.VARIANTS if "latent" not in name)
 
@@ -119,19 +120,20 @@ def _trained(task, size, model, seeds, folder, progress):
     explored = world_models.explore(task, size)
     options = functools.partial(results.training_options, folder, progress)
     beliefs, elbo = {}, {}
-    for name, lookahead in (("partial", 0), ("full", None)):
+    for conditions in (LookAhead(0), FULL):
+        name = conditions.label
         fitted = world_models.learn(
             task,
             size,
             explored,
-            lookahead=lookahead,
+            conditions=conditions,
             seeds=seeds,
             known=model,
             **options(name, size.joint.num_steps),
         )
         elbo[name] = world_models.elbo_of(fitted, explored, size)
         distilled = None
-        if lookahead is None:
+        if conditions == FULL:
             distilled, _ = world_models.distil(
                 fitted,
                 task,

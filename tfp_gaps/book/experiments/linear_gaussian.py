@@ -21,6 +21,7 @@ from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.models.state_space import LinearGaussianStateSpace
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork, Path
+from tfp_gaps.sequences import Batch
 
 NETWORKS = ("linear", "recurrent")
 
@@ -28,39 +29,36 @@ NETWORKS = ("linear", "recurrent")
 class LinearNetwork(tf.Module):
     """q(z_t | z_{t-1}, x) = N(F_t z_{t-1} + sum_{s <= t+k} W_{t,s} x_s, diag(s_t)^2).
 
-    The same parameters for every look-ahead: weights of observations that q may not see are masked.
-    Replicas may differ in their look-ahead, so that one run trains them all.
+    The same parameters under all conditions: weights of observations that q may not see are masked.
+    Replicas may differ in what they see, so that one run trains them all.
 
     Args:
+      conditions: for each replica what it may see, a callable num_timesteps -> bool [time, time],
+        such as `LookAhead`.
       num_timesteps: T of every sequence.
       observation_size, latent_size: channels of x_t and z_t.
-      num_replicas: number of training runs side by side.
     """
 
-    def __init__(self, *, num_timesteps, observation_size, latent_size, num_replicas):
+    def __init__(self, *, conditions, num_timesteps, observation_size, latent_size):
         super().__init__(name="linear_network")
+        visible = np.stack([seen(num_timesteps) for seen in conditions]).astype(np.float32)
+        self._visible = visible[:, :, np.newaxis, :, np.newaxis]
         self.shape = (num_timesteps, latent_size, num_timesteps, observation_size)
-        steps, replicas = num_timesteps, num_replicas
+        steps, replicas = num_timesteps, len(conditions)
         self.weights = tf.Variable(tf.zeros([replicas, *self.shape]), name="weights")
         self.transition = tf.Variable(
             tf.zeros([replicas, steps, latent_size, latent_size]), name="transition"
         )
         self.log_scale = tf.Variable(tf.zeros([replicas, steps, latent_size]), name="log_scale")
 
-    def masked_weights(self, lookahead):
-        """W with zeros for what is hidden: [replicas, time, latent, time, channels].
+    @property
+    def masked_weights(self):
+        """W with zeros for what is hidden: [replicas, time, latent, time, channels]."""
+        return self.weights * self._visible
 
-        `lookahead` is k for every replica, or a sequence with one for each.
-        """
-        steps = np.arange(self.shape[0])
-        replicas = self.weights.shape[0]
-        each = lookahead if isinstance(lookahead, list | tuple) else [lookahead] * replicas
-        last = steps + np.array([[_checks.look_ahead(k, self.shape[0])] for k in each])
-        visible = (steps <= last[..., np.newaxis]).astype(np.float32)
-        return self.weights * visible[:, :, np.newaxis, :, np.newaxis]
-
-    def context(self, observations, *, lookahead, controls=None, mask=None):
+    def context(self, batch):
         """sum_s W_{t,s} x_s for each t: [time, replicas, batch, latent]."""
+        observations, controls, mask = batch
         if controls is not None or mask is not None or observations.shape[0] != self.shape[0]:
             extra = "".join(
                 f" and {name}"
@@ -71,7 +69,7 @@ class LinearNetwork(tf.Module):
                 f"LinearNetwork is made for {self.shape[0]} time steps without controls or missing "
                 f"values, but got {observations.shape[0]} steps{extra}."
             )
-        return tf.einsum("rtiso,srbo->trbi", self.masked_weights(lookahead), observations)
+        return tf.einsum("rtiso,srbo->trbi", self.masked_weights, observations)
 
     def sample_path(self, model, context, noise, *, controls=None):
         """Draw z_{1:T}; arguments and result as for `LookAheadNetwork.sample_path`."""
@@ -95,36 +93,29 @@ class LinearNetwork(tf.Module):
             log_weights.append(tf.reduce_sum(log_weight, -1))
         return Path(tf.stack(path), tf.stack(divergences), tf.stack(log_weights))
 
-    def factors(self, lookahead, replica=0):
+    def factors(self, replica):
         """The trained q as `exact.SharedFactors`, float64."""
         transition = self.transition[replica].numpy().astype(np.float64)
         transition[0] = 0.0
         scale = np.exp(self.log_scale[replica].numpy().astype(np.float64))
         covariance = scale[..., np.newaxis] ** 2 * np.eye(self.shape[1])
-        weights = self.masked_weights(lookahead)[replica].numpy().astype(np.float64)
+        weights = self.masked_weights[replica].numpy().astype(np.float64)
         return exact.SharedFactors(covariance, transition, weights)
 
 
 class Trained(NamedTuple):
-    """Networks that were trained side by side on a fixed chain, one replica per look-ahead.
+    """Networks that were trained side by side on a fixed chain, a replica for each conditions.
 
     world: the `exact.LinearGaussian` that made the data and is the model.
     model: the same as a TensorFlow model.
     network: the inference network.
-    lookaheads: tuple of k or None, one per replica.
     history: of the training.
     """
 
     world: exact.LinearGaussian
     model: LinearGaussianStateSpace
     network: tf.Module
-    lookaheads: tuple
     history: training.History
-
-    @property
-    def lookahead(self):
-        """What the network takes as its look-ahead."""
-        return self.lookaheads if len(self.lookaheads) > 1 else self.lookaheads[0]
 
 
 # At these the linear network is left about .001 nats above its optimum.
@@ -134,15 +125,15 @@ SETTINGS = {
 }
 
 
-def train(world, kind, *, num_timesteps, lookaheads, seed, settings=None, num_data=50_000):
+def train(world, kind, *, num_timesteps, conditions, seed, settings=None, num_data=50_000):
     """Train inference networks on the ELBO while the model stays the truth.
 
     Args:
       world: `exact.LinearGaussian` with diagonal covariances.
       kind: "linear" or "recurrent".
       num_timesteps: T.
-      lookaheads: sequence of k or None; the recurrent network takes one.
-      seed: of data, initial parameters, batches and noise; the same for each look-ahead.
+      conditions: sequence of `LookAhead`, one for each replica; the recurrent network takes one.
+      seed: of data, initial parameters, batches and noise; the same for each replica.
       settings: `training.Settings`, or None for those of the book.
       num_data: sequences drawn for training.
 
@@ -153,29 +144,29 @@ def train(world, kind, *, num_timesteps, lookaheads, seed, settings=None, num_da
       ValueError: for an unknown kind, several look-aheads of a recurrent network, or bad counts.
     """
     _checks.one_of(kind, "network", NETWORKS)
-    if kind == "recurrent" and len(lookaheads) != 1:
+    if kind == "recurrent" and len(conditions) != 1:
         raise ValueError(
             f"The recurrent network is trained for one look-ahead at a time, but got "
-            f"{len(lookaheads)}. Call train once for each."
+            f"{len(conditions)}. Call train once for each."
         )
     _, x = exact.sample(world, num_timesteps, num_data, seed=[seed, 1])
-    seeds = [seed] * len(lookaheads)
+    seeds = [seed] * len(conditions)
     model = LinearGaussianStateSpace(world, num_replicas=len(seeds))
     sizes = {"observation_size": world.observation_size, "latent_size": world.state_size}
     if kind == "linear":
-        network = LinearNetwork(num_timesteps=num_timesteps, num_replicas=len(seeds), **sizes)
+        network = LinearNetwork(conditions=conditions, num_timesteps=num_timesteps, **sizes)
     else:
         initial = replica_seeds(seeds, "initial network")
-        network = LookAheadNetwork(hidden_size=32, seeds=initial, **sizes)
-    trained = Trained(world, model, network, tuple(lookaheads), None)
+        network = LookAheadNetwork(conditions=conditions[0], hidden_size=32, seeds=initial, **sizes)
     history = training.fit(
-        negative_elbo(model, network, trained.lookahead),
+        negative_elbo(model, network),
         list(network.trainable_variables),
-        {"observations": x.transpose(1, 0, 2).astype(np.float32)},
+        Batch(x.astype(np.float32)),
         SETTINGS[kind] if settings is None else settings,
+        axis=1,
         seeds=seeds,
     )
-    return trained._replace(history=history)
+    return Trained(world, model, network, history)
 
 
 def measured_gaps(trained, *, num_timesteps, num_sequences, seed):
@@ -188,29 +179,22 @@ def measured_gaps(trained, *, num_timesteps, num_sequences, seed):
       seed: of the sequences and of the draws.
 
     Returns:
-      E KL(q || p(z | x)) for each look-ahead, nats per sequence, each an `Estimate` over sequences
-      and draws.
+      E KL(q || p(z | x)) for each replica, nats per sequence, each an `Estimate` over sequences and
+      draws.
     """
     _, x = exact.sample(trained.world, num_timesteps, num_sequences, seed=[seed, 2])
     evidence = exact.kalman_filter(trained.world, x).log_likelihood
-    drawn = bounds.iwae(
-        trained.model,
-        trained.network,
-        x,
-        num_samples=1,
-        lookahead=trained.lookahead,
-        seed=seed,
-    )
+    drawn = bounds.iwae(trained.model, trained.network, x, num_samples=1, seed=seed)
     return [
         Estimate.from_samples(evidence - row, kind="Monte Carlo") for row in drawn.per_sequence()
     ]
 
 
 def exact_gaps(trained):
-    """Gaps of trained linear networks by their closed form, nats per sequence, per look-ahead."""
+    """Gaps of trained linear networks by their closed form, nats per sequence, per replica."""
     world, gaps = trained.world, []
-    for replica, lookahead in enumerate(trained.lookaheads):
-        factors = trained.network.factors(lookahead, replica)
+    for replica in range(trained.model.num_replicas):
+        factors = trained.network.factors(replica)
         evidence = exact.log_likelihood(world, world, len(factors.covariance))
         gaps.append(evidence - exact.factors_elbo(world, world, factors))
     return gaps

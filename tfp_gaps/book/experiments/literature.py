@@ -19,6 +19,7 @@ from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.models.state_space import LinearGaussianStateSpace
 from tfp_gaps.networks import Dense, replica_seeds, split_seeds
 from tfp_gaps.posteriors.look_ahead import Path
+from tfp_gaps.sequences import Batch
 
 tfd = tfp.distributions
 
@@ -29,7 +30,7 @@ class ConditionsNetwork(tf.Module):
     """q(z_t | what the conditions show) of a scalar chain: a small network for each step.
 
     Args:
-      seen: `exact.conditions.Conditions` of each replica, all of the same length.
+      conditions: `exact.conditions.Conditions` of each replica, all of the same length.
       hidden_size: width of the hidden layer.
       seeds: int32 [num_replicas, 2].
 
@@ -37,18 +38,18 @@ class ConditionsNetwork(tf.Module):
       ValueError: if lengths differ, or there are not as many conditions as seeds.
     """
 
-    def __init__(self, seen, *, hidden_size, seeds):
+    def __init__(self, *, conditions, hidden_size, seeds):
         super().__init__(name="conditions_network")
-        lengths = {each.num_timesteps for each in seen}
-        if len(lengths) != 1 or len(seen) != seeds.shape[0]:
+        lengths = {each.num_timesteps for each in conditions}
+        if len(lengths) != 1 or len(conditions) != seeds.shape[0]:
             raise ValueError(
                 f"There should be one set of conditions for each of {seeds.shape[0]} replicas, all "
-                f"of the same length, but got {len(seen)} of lengths {sorted(lengths)}."
+                f"of the same length, but got {len(conditions)} of lengths {sorted(lengths)}."
             )
         (self.num_timesteps,) = lengths
         steps, width = self.num_timesteps, _checks.integer(hidden_size, "hidden_size", minimum=1)
         self._observations, self._latents = (
-            tf.constant(np.stack([getattr(each, part) for each in seen], 1), tf.float32)
+            tf.constant(np.stack([getattr(each, part) for each in conditions], 1), tf.float32)
             for part in ("observations", "latents")
         )
         keys = [split_seeds(key, 3) for key in split_seeds(seeds, steps)]
@@ -58,17 +59,14 @@ class ConditionsNetwork(tf.Module):
         ]
         self._output = [Dense(width, 2, seeds=key[2], name="output") for key in keys]
 
-    def context(self, observations, *, lookahead, controls=None, mask=None):
-        """What the observations say, [time, replicas, batch, hidden]; see `LookAheadNetwork`.
-
-        `lookahead` must be None: the conditions say what is seen.
-        """
-        if any(given is not None for given in (lookahead, controls, mask)):
+    def context(self, batch):
+        """What the observations say, [time, replicas, batch, hidden]; see `LookAheadNetwork`."""
+        if batch.controls is not None or batch.mask is not None:
             raise ValueError(
-                "ConditionsNetwork knows neither look-ahead, controls nor missing values. Leave "
-                "them out; its conditions say what it sees."
+                "ConditionsNetwork knows neither controls nor missing values, but was given some. "
+                "Leave them out."
             )
-        inputs = tf.transpose(observations[..., 0], [1, 2, 0])
+        inputs = tf.transpose(batch.observations[..., 0], [1, 2, 0])
         return tf.stack(
             [
                 read(inputs * self._observations[t][:, tf.newaxis])
@@ -139,15 +137,16 @@ def train(world, *, num_timesteps, schemes, seeds, settings=SETTINGS, num_data=5
     _, x = exact.sample(world, num_timesteps, num_data, seed=1)
     model = LinearGaussianStateSpace(world, num_replicas=len(pairs))
     network = ConditionsNetwork(
-        [literature.scheme(scheme, num_timesteps) for scheme, _ in pairs],
+        conditions=[literature.scheme(scheme, num_timesteps) for scheme, _ in pairs],
         hidden_size=16,
         seeds=replica_seeds(each, "initial network"),
     )
     history = training.fit(
-        negative_elbo(model, network, None),
+        negative_elbo(model, network),
         list(network.trainable_variables),
-        {"observations": x.transpose(1, 0, 2).astype(np.float32)},
+        Batch(x.astype(np.float32)),
         settings,
+        axis=1,
         seeds=each,
     )
     return model, network, history
@@ -178,7 +177,7 @@ def trained_gaps(world, *, num_timesteps, schemes, seeds, num_sequences=20_000, 
         )
     _, x = exact.sample(world, num_timesteps, num_sequences, seed=2)
     evidence = exact.kalman_filter(world, x).log_likelihood
-    drawn = bounds.iwae(model, network, x, num_samples=1, lookahead=None, seed=0)
+    drawn = bounds.iwae(model, network, x, num_samples=1, seed=0)
     gaps = np.mean(evidence - drawn.per_sequence(), -1) / num_timesteps
     return dict(zip(schemes, gaps.reshape(len(schemes), len(seeds)), strict=True))
 

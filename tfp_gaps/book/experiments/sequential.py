@@ -1,6 +1,6 @@
 """Train a state-space model under given conditions, and measure model and inference apart.
 
-The joint ELBO of (p_k, q_k) mixes two effects of look-ahead k: how tight the bound is, and how good
+The joint ELBO of (p, q) mixes two effects of what q may see: how tight the bound is, and how good
 the generative model became. To tell them apart the model is frozen and a *fresh, fully conditioned*
 network is trained on it: what remains between two models, each under its own full q, is the
 models'.
@@ -9,19 +9,17 @@ models'.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from tfp_gaps import training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.bounds import elbo_terms
 from tfp_gaps.models.state_space import StateSpace
-from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 
 
 @dataclass(frozen=True)
 class Design:
-    """Sizes of a sequential experiment; the same for every look-ahead.
+    """Sizes of a sequential experiment; the same for all conditions.
 
     latent_size, hidden_size: of the model and of the inference network.
     emission: of the model, see `models.state_space.StateSpace`.
@@ -37,21 +35,20 @@ class Design:
 
 
 class Fitted(NamedTuple):
-    """A model, an inference network with its look-ahead, and how the training went."""
+    """A model, an inference network with its conditions, and how the training went."""
 
     model: tf.Module
     network: LookAheadNetwork
-    lookahead: int | None
     history: training.History
 
 
-def fit_jointly(splits, design, *, lookahead, seeds, **options):
-    """Train model and inference network together on the ELBO with look-ahead k.
+def fit_jointly(splits, design, *, conditions, seeds, **options):
+    """Train model and inference network together on the ELBO.
 
     Args:
       splits: `data.Splits`; the validation part chooses the parameters if the settings say so.
       design: `Design`.
-      lookahead: k >= 0 or None.
+      conditions: `LookAhead`, what the network may see.
       seeds: one int per replica; initial parameters, batches and noise follow from it.
       **options: checkpoint, progress, strategy: as in `training.fit`.
 
@@ -63,12 +60,12 @@ def fit_jointly(splits, design, *, lookahead, seeds, **options):
         emission=design.emission,
         seeds=replica_seeds(seeds, "initial model"),
     )
-    return _fit(model, splits, design, lookahead, seeds, True, options)
+    return _fit(model, splits, design, conditions, seeds, True, options)
 
 
-def fit_network(model, splits, design, *, lookahead, seeds, **options):
+def fit_network(model, splits, design, *, conditions, seeds, **options):
     """Train a fresh inference network on a frozen model; arguments as in `fit_jointly`."""
-    return _fit(model, splits, design, lookahead, seeds, False, options)
+    return _fit(model, splits, design, conditions, seeds, False, options)
 
 
 def sizes(splits, design):
@@ -82,34 +79,34 @@ def sizes(splits, design):
     }
 
 
-def _fit(model, splits, design, lookahead, seeds, learn_model, options):
+def _fit(model, splits, design, conditions, seeds, learn_model, options):
     parts = (splits.train, splits.validation, splits.test)
     network = LookAheadNetwork(
         **sizes(splits, design),
+        conditions=conditions,
         masked=any(part.mask is not None for part in parts),
         seeds=replica_seeds(seeds, "initial network"),
     )
-    fingerprint = f"{design} {splits.source} lookahead={lookahead} learn_model={learn_model}"
+    described = f"lookahead={conditions.lookahead} learn_model={learn_model}"
     return fit(
         model,
         network,
         splits,
         design.joint if learn_model else design.refit,
-        lookahead=lookahead,
         seeds=seeds,
         learn_model=learn_model,
-        fingerprint=fingerprint,
+        fingerprint=f"{design} {splits.source} {described}",
         **options,
     )
 
 
-def fit(model, network, splits, settings, *, lookahead, seeds, learn_model, **options):
+def fit(model, network, splits, settings, *, seeds, learn_model, **options):
     """Train a network, and its model if `learn_model`, on the ELBO; returns `Fitted`.
 
     Args:
       model, network: with one replica per seed.
       settings: `training.Settings`.
-      splits, lookahead, seeds: as in `fit_jointly`.
+      splits, seeds: as in `fit_jointly`.
       **options: checkpoint, fingerprint, progress, strategy: as in `training.fit`.
     """
     variables = list(network.trainable_variables)
@@ -117,91 +114,66 @@ def fit(model, network, splits, settings, *, lookahead, seeds, learn_model, **op
         variables += model.trainable_variables
     validate = None
     if settings.validate_every:
-        validate = validation_loss(model, network, lookahead, splits.validation)
+        validate = validation_loss(model, network, splits.validation)
     history = training.fit(
-        negative_elbo(model, network, lookahead),
+        negative_elbo(model, network),
         variables,
-        data_points(splits.train),
+        splits.train.batch,
         settings,
+        axis=1,
         seeds=seeds,
         validate=validate,
         **options,
     )
-    return Fitted(model, network, lookahead, history)
+    return Fitted(model, network, history)
 
 
-def data_points(sequences):
-    """The fields of sequences as {name: array [sequences, time, channels]}."""
-    fields = {
-        "observations": sequences.observations,
-        "controls": sequences.controls,
-        "mask": sequences.mask,
-    }
-    return {
-        name: np.ascontiguousarray(array.transpose(1, 0, 2))
-        for name, array in fields.items()
-        if array is not None
-    }
-
-
-def draw_paths(fitted, observations, seeds, *, controls=None):
+def draw_paths(fitted, batch, seeds):
     """Draw z_{1:T} ~ q(z_{1:T} | x, u) of a trained network; for TensorFlow functions.
 
     Args:
       fitted: `Fitted`.
-      observations: [time, replicas, batch, observation].
+      batch: `Batch` of tensors [time, replicas, batch, channels].
       seeds: one seed per replica, as from `networks.replica_seeds`.
-      controls: [time, replicas, batch, control], or None.
 
     Returns:
       [time, replicas, batch, latent], one path for each sequence.
     """
-    time, _, batch, _ = observations.shape
-    noise = replica_normal([time, batch, fitted.model.latent_size], seeds)
-    context = fitted.network.context(observations, lookahead=fitted.lookahead, controls=controls)
-    noise = tf.transpose(noise, [1, 0, 2, 3])
-    return fitted.network.sample_path(fitted.model, context, noise, controls=controls).latents
+    time, _, size, _ = batch.observations.shape
+    noise = replica_normal([time, size, fitted.model.latent_size], seeds, axis=1)
+    context = fitted.network.context(batch)
+    return fitted.network.sample_path(fitted.model, context, noise, controls=batch.controls).latents
 
 
-def validation_loss(model, network, lookahead, sequences, *, draws=2):
+def validation_loss(model, network, sequences, *, draws=2):
     """A function () -> [replicas]: minus the ELBO on held-out sequences, nats per sequence.
 
     The noise is the same in every call, so that two looks differ by the parameters alone.
     """
-    data = {name: tf.constant(array) for name, array in data_points(sequences).items()}
-    loss = negative_elbo(model, network, lookahead)
+    data = sequences.batch.map(tf.constant)
+    loss = negative_elbo(model, network)
     seeds = replica_seeds(range(draws), "validation")
 
     @tf.function
     def evaluate():
-        batch = {
-            name: tf.repeat(array[tf.newaxis], model.num_replicas, axis=0)
-            for name, array in data.items()
-        }
+        batch = for_replicas(data, model.num_replicas)
         rows = [tf.repeat(seeds[i : i + 1], model.num_replicas, axis=0) for i in range(draws)]
         return tf.add_n([loss(batch, row, 1.0) for row in rows]) / draws
 
     return lambda: evaluate().numpy()
 
 
-def negative_elbo(model, network, lookahead):
+def negative_elbo(model, posterior):
     """The loss (batch, seeds, kl_weight) -> [replicas], nats per sequence; see `training.fit`.
 
-    `batch` holds "observations" and, where there are any, "controls" and "mask", each [replicas,
-    batch, time, channels].
+    `batch` is a `Batch` of tensors [time, replicas, batch, channels] of any type.
     """
 
     def loss(batch, seeds, kl_weight):
-        fields = {
-            name: tf.cast(tf.transpose(array, [2, 0, 1, 3]), tf.float32)
-            for name, array in batch.items()
-        }
-        time, _, size, _ = fields["observations"].shape
-        noise = replica_normal([time, size, model.latent_size], seeds)
-        noise = tf.transpose(noise, [1, 0, 2, 3])
-        log_likelihood, divergence = elbo_terms(
-            model, network, noise=noise, lookahead=lookahead, **fields
-        )
+        time, _, size, _ = batch.observations.shape
+        noise = replica_normal([time, size, model.latent_size], seeds, axis=1)
+        floats = batch.map(lambda part: tf.cast(part, tf.float32))
+        log_likelihood, divergence = elbo_terms(model, posterior, floats, noise)
         per_sequence = tf.reduce_sum(kl_weight * divergence - log_likelihood, 0)
         return tf.reduce_mean(per_sequence, -1)
 

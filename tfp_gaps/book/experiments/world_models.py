@@ -37,7 +37,8 @@ from tfp_gaps.book.data.splits import Splits
 from tfp_gaps.book.data.store import digest_of_arrays
 from tfp_gaps.book.distillation.filter_network import FilterNetwork, negative_log_likelihood
 from tfp_gaps.book.experiments import sequential
-from tfp_gaps.networks import replica_seeds
+from tfp_gaps.networks import for_replicas, replica_seeds
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 
 HORIZONS = (1, 3, 6, 12)
@@ -193,13 +194,13 @@ def splits_of(task, explored):
     return Splits(*parts.values(), source=source)
 
 
-def learn(task, size, explored, *, lookahead, seeds, known=None, **options):
+def learn(task, size, explored, *, conditions, seeds, known=None, **options):
     """Train a world model and its inference network; returns `sequential.Fitted`.
 
     Args:
       task, size: `Task`, `Size`.
       explored: from `explore`.
-      lookahead: k >= 0 or None.
+      conditions: `LookAhead`, what the network may see.
       seeds: one int per replica.
       known: a model that is not trained, in place of a new one that is.
       **options: checkpoint, progress: as in `training.fit`.
@@ -211,26 +212,27 @@ def learn(task, size, explored, *, lookahead, seeds, known=None, **options):
             **sizes, first_scale=task.first_scale, seeds=replica_seeds(seeds, "initial model")
         )
     network = LookAheadNetwork(
-        **sizes, relative=True, seeds=replica_seeds(seeds, "initial network")
+        **sizes,
+        conditions=conditions,
+        relative=True,
+        seeds=replica_seeds(seeds, "initial network"),
     )
     return sequential.fit(
         model,
         network,
         splits_of(task, explored),
         size.joint if task.warms_up else replace(size.joint, kl_warmup_steps=0),
-        lookahead=lookahead,
         seeds=seeds,
         learn_model=known is None,
-        fingerprint=f"{task} {size} lookahead={lookahead} known={known is not None}",
+        fingerprint=f"{task} {size} lookahead={conditions.lookahead} known={known is not None}",
         **options,
     )
 
 
 def elbo_of(fitted, explored, size):
     """On the validation episodes, nats per step: one float per seed."""
-    loss = sequential.validation_loss(
-        fitted.model, fitted.network, fitted.lookahead, explored["validation"].sequences
-    )
+    held_out = explored["validation"].sequences
+    loss = sequential.validation_loss(fitted.model, fitted.network, held_out)
     return (-np.asarray(loss()) / size.num_timesteps).tolist()
 
 
@@ -241,15 +243,12 @@ def distil(fitted, task, size, explored, *, seeds, num_components=5, **options):
         num_components=num_components,
         seeds=replica_seeds(seeds, "initial filter"),
     )
-
-    def smoother(observations, controls, seeds):
-        return sequential.draw_paths(fitted, observations, seeds, controls=controls)
-
     history = training.fit(
-        negative_log_likelihood(network, smoother),
+        negative_log_likelihood(network, functools.partial(sequential.draw_paths, fitted)),
         list(network.trainable_variables),
-        sequential.data_points(explored["train"].sequences),
+        explored["train"].sequences.batch,
         size.distil,
+        axis=1,
         seeds=seeds,
         fingerprint=f"distilled {task} {size} components={num_components}",
         **options,
@@ -269,7 +268,7 @@ def _network_sizes(task, size, latent=None):
 def beliefs_of(fitted, task, size, distilled=None):
     """The beliefs that can be had with a fitted model: {name: belief}."""
     found = {"filter": AdaptedFilter(fitted.model, size.num_filter)}
-    if fitted.lookahead == 0:
+    if fitted.network.conditions == LookAhead(0):
         found["partial q"] = PartialPosterior(fitted.model, fitted.network, size.num_filter)
     if distilled is not None:
         found["distilled"] = DistilledFilter(distilled)
@@ -288,14 +287,10 @@ class StateMaps:
         sequences, replicas = explored["train"].sequences, fitted.model.num_replicas
 
         @tf.function
-        def draw(observations, controls):
-            x, u = (
-                tf.repeat(part[:, tf.newaxis], replicas, 1) for part in (observations, controls)
-            )
-            own = replica_seeds(seeds, "translation")
-            return sequential.draw_paths(fitted, x, own, controls=u)
+        def draw(batch):
+            return sequential.draw_paths(fitted, batch, replica_seeds(seeds, "translation"))
 
-        latents = draw(tf.constant(sequences.observations), tf.constant(sequences.controls)).numpy()
+        latents = draw(for_replicas(sequences.batch, replicas)).numpy()
         states = np.repeat(explored["train"].states[:, np.newaxis], replicas, 1)
         # The first steps of an episode, where little is known yet, would blur the relation.
         latents, states = (
@@ -330,12 +325,12 @@ class StateMaps:
         return tf.concat([shown, self._to_hidden(latents, seed)], -1)
 
 
-def run(*, scale, lookahead, seeds, variant, checkpoint_folder=None, progress=None):
+def run(*, scale, conditions, seeds, variant, checkpoint_folder=None, progress=None):
     """Learn, measure and act; see the module.
 
     Args:
       scale: "smoke", "book" or "paper".
-      lookahead: k >= 0 or None.
+      conditions: `LookAhead`.
       seeds: list of ints, one per replica.
       variant: name of a task, one of `VARIANTS`.
       checkpoint_folder: where training keeps its checkpoints, or None.
@@ -353,12 +348,12 @@ def run(*, scale, lookahead, seeds, variant, checkpoint_folder=None, progress=No
         task,
         size,
         explored,
-        lookahead=lookahead,
+        conditions=conditions,
         seeds=seeds,
         **options("joint", size.joint.num_steps),
     )
     distilled = None
-    if lookahead is None:
+    if conditions == FULL:
         distilled, _ = distil(
             fitted, task, size, explored, seeds=seeds, **options("distil", size.distil.num_steps)
         )
@@ -373,7 +368,7 @@ def run(*, scale, lookahead, seeds, variant, checkpoint_folder=None, progress=No
         "experiment": "world_models",
         "scale": scale,
         "variant": variant,
-        "lookahead": lookahead,
+        "lookahead": conditions.lookahead,
         "seeds": list(seeds),
         "size": asdict(size),
         "task": str(task),
@@ -464,15 +459,14 @@ def play(task, size, simulator, belief, num_replicas, *, num_episodes=None):
     )
 
 
-def stored(scale, variant, lookahead):
+def stored(scale, variant, conditions):
     """Read the committed result.
 
     Raises:
       ResultError: if there is none, or it is incomplete or altered.
     """
-    label = "full" if lookahead is None else lookahead
-    options = f"--lookahead {label} --seeds 0 1 2 3 4"
+    options = f"--lookahead {conditions} --seeds 0 1 2 3 4"
     found = results.stored(
-        "world_models", scale, variant, names=f"k{label}-*.json", options=options
+        "world_models", scale, variant, names=f"k{conditions}-*.json", options=options
     )
     return found[0]
