@@ -42,6 +42,7 @@ from tfp_gaps.models.state_space import StateSpace
 from tfp_gaps.models.vae import VAE
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors import families
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Sequences
 
@@ -51,21 +52,21 @@ CHAIN = exact.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
 SEED = 0
 """Of every draw, and of the first replica."""
 SEEDS = [SEED, SEED + 1]
-LOOKAHEADS = {"partial": 0, "two": 2, "full": None}
+CONDITIONS = {"partial": LookAhead(0), "two": LookAhead(2), "full": FULL}
 """What is seen, by the names under which the numbers are stored."""
 
 
 # Benchmarks ---------------------------------------------------------------------------------------
 
 
-def _benchmark(module, lookahead, *, steps=20, variant="", compiled=False, **changes):
+def _benchmark(module, conditions, *, steps=20, variant="", compiled=False, **changes):
     """A smoke run of one seed, with fewer steps."""
     size = module.BENCHMARK.sizes["smoke"]
     joint = replace(size.design.joint, num_steps=steps, jit_compile=compiled)
     refit = replace(size.design.refit, num_steps=steps, jit_compile=compiled)
     small = replace(size, design=replace(size.design, joint=joint, refit=refit), **changes)
     with mock.patch.dict(module.BENCHMARK.sizes, smoke=small):
-        return module.run(scale="smoke", lookahead=lookahead, seeds=SEEDS[:1], variant=variant)
+        return module.run(scale="smoke", conditions=conditions, seeds=SEEDS[:1], variant=variant)
 
 
 def digits_partial():
@@ -141,7 +142,7 @@ def world_model_full():
     """The pendulum, whose velocity is hidden, under full conditions, with a distilled filter."""
     with _smaller_control():
         return world_models.run(
-            scale="smoke", lookahead=None, seeds=SEEDS[:1], variant="pendulum-005"
+            scale="smoke", conditions=FULL, seeds=SEEDS[:1], variant="pendulum-005"
         )
 
 
@@ -186,8 +187,8 @@ def linear_gaussian_networks():
     options = {"num_timesteps": 4, "seed": SEED, "num_data": 2000}
     quick = training.Settings(40, 64, learning_rate=2e-2, steps_per_call=40, jit_compile=False)
     trained = {
-        kind: linear_gaussian.train(CHAIN, kind, lookaheads=seen, settings=quick, **options)
-        for kind, seen in (("linear", [0, 2, None]), ("recurrent", [1]))
+        kind: linear_gaussian.train(CHAIN, kind, conditions=seen, settings=quick, **options)
+        for kind, seen in (("linear", list(CONDITIONS.values())), ("recurrent", [LookAhead(1)]))
     }
     return {
         "exact": linear_gaussian.exact_gaps(trained["linear"]),
@@ -294,7 +295,9 @@ def _controlled_pair():
     """A model and a network of two replicas, and sequences with controls and missing values."""
     sizes = {"observation_size": 3, "latent_size": 2, "hidden_size": 6, "control_size": 2}
     model = StateSpace(**sizes, emission="student_t", seeds=replica_seeds(SEEDS, "golden model"))
-    network = LookAheadNetwork(**sizes, masked=True, seeds=replica_seeds(SEEDS, "golden network"))
+    network = LookAheadNetwork(
+        conditions=FULL, **sizes, masked=True, seeds=replica_seeds(SEEDS, "golden network")
+    )
     rng = np.random.default_rng(SEED)
     x, u = rng.normal(size=[8, 12, 3]), rng.normal(size=[8, 12, 2])
     return model, network, Sequences(x, u, rng.random(x.shape) > 0.3)
@@ -302,10 +305,10 @@ def _controlled_pair():
 
 def bounds_of_sequences():
     """ELBO, step by step, and IWAE with controls and a mask."""
-    pair = _controlled_pair()
-    found = {}
-    for name, lookahead in LOOKAHEADS.items():
-        options = {"lookahead": lookahead, "seed": SEED, "repetitions": 2}
+    model, network, sequences = _controlled_pair()
+    found, options = {}, {"seed": SEED, "repetitions": 2}
+    for name, seen in CONDITIONS.items():
+        pair = (model, network.with_conditions(seen), sequences)
         profile = bounds.elbo(*pair, batch_size=8, **options)
         iwae = bounds.iwae(*pair, num_samples=5, paths_at_once=30, **options)
         found[name] = {"elbo": vars(profile), "iwae": iwae.values}
@@ -316,7 +319,7 @@ def particle_filters():
     """Proposals from the model and from the network."""
     model, network, sequences = _controlled_pair()
     guides = {"bootstrap": {}} | {
-        name: {"network": network, "lookahead": k} for name, k in LOOKAHEADS.items()
+        name: {"posterior": network.with_conditions(seen)} for name, seen in CONDITIONS.items()
     }
     options = {"num_particles": 20, "particles_at_once": 120, "seed": SEED}
     return {
@@ -329,7 +332,7 @@ def predictions():
     """Scores of forecasts, started from the model's filter and from a guided one."""
     model, network, sequences = _controlled_pair()
     options = {"start": 5, "horizon": 3, "num_particles": 40, "num_samples": 20, "seed": SEED}
-    guides = {"bootstrap": {}, "two": {"network": network, "lookahead": 2}}
+    guides = {"bootstrap": {}, "two": {"posterior": network.with_conditions(LookAhead(2))}}
     return {
         name: vars(forecasting.evaluate(model, sequences, **options, **guide))
         for name, guide in guides.items()
@@ -345,8 +348,8 @@ def fitted_parameters():
         validate_every=4, jit_compile=False,
     )  # fmt: skip
     fitted = sequential.fit(
-        model, network, Splits(*parts, source="drawn"), settings,
-        lookahead=1, seeds=SEEDS, learn_model=True,
+        model, network.with_conditions(LookAhead(1)), Splits(*parts, source="drawn"), settings,
+        seeds=SEEDS, learn_model=True,
     )  # fmt: skip
     parameters = {
         variable.name: variable.numpy()
