@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tfp_gaps import __main__ as command_line
-from tfp_gaps.book import results, runs, sweep
+from tfp_gaps.book import command_line, results, runs, sweep
 from tfp_gaps.book.runs import Declared, Run
 
 ROOT = Path(__file__).resolve().parent.parents[1]
@@ -95,7 +94,7 @@ def test_a_dry_run_speaks_json_and_does_not_load_tensorflow(tmp_path):
     store(WANTED[0].run, tmp_path)
     file = write_list(tmp_path / "list.yml", [0, 1, "full"], with_static=True)
     code = (
-        "import sys; from tfp_gaps.__main__ import main; status = main(sys.argv[1:]);"
+        "import sys; from tfp_gaps.book.command_line import main; status = main(sys.argv[1:]);"
         "sys.exit('TensorFlow was loaded' if 'tensorflow' in sys.modules else status)"
     )
     options = ["--dry-run", "--json", "--file", str(file), "--output", str(tmp_path)]

@@ -71,22 +71,22 @@ def _benchmark(module, conditions, *, steps=20, variant="", compiled=False, **ch
 
 def digits_partial():
     """Binary rows, look-ahead 0, compiled."""
-    return _benchmark(digits, 0, compiled=True)
+    return _benchmark(digits, LookAhead(0), compiled=True)
 
 
 def digits_full():
     """Binary rows, full conditions."""
-    return _benchmark(digits, None)
+    return _benchmark(digits, FULL)
 
 
 def traffic_masked():
     """Counts with missing values, look-ahead 0, selection on validation windows, a forecast."""
-    return _benchmark(traffic, 0, num_bound=40, num_iwae=40, num_filter=40, horizon=4)
+    return _benchmark(traffic, LookAhead(0), num_bound=40, num_iwae=40, num_filter=40, horizon=4)
 
 
 def uav_controlled():
     """Simulated flights with rotor speeds as controls, look-ahead 2, a forecast."""
-    return _benchmark(uav, 2, num_bound=40, num_iwae=40, num_filter=40, horizon=4)
+    return _benchmark(uav, LookAhead(2), num_bound=40, num_iwae=40, num_filter=40, horizon=4)
 
 
 # Images -------------------------------------------------------------------------------------------
@@ -259,8 +259,8 @@ def remedies_in_closed_form():
         "refinement": remedies.refinement(num_steps=3, num_data=20, seed=SEED),
         "map": remedies.gap_map([0.1, 0.5], [0.05, 1.0], memory=0.9, num_timesteps=8),
         "belief": {
-            name: remedies.signal_belief(CHAIN, CHAIN, lookahead=k, **options)
-            for name, k in LOOKAHEADS.items()
+            name: remedies.signal_belief(CHAIN, CHAIN, lookahead=seen.lookahead, **options)
+            for name, seen in CONDITIONS.items()
         },
     }
 
@@ -270,15 +270,16 @@ def lqg_agents():
     world = lqg.scalar(0.95, 1.0)
     outcomes = lqg.learn(world, [0, 2, None], num_starts=1)
     velocity = lqg.position_velocity(0.1)
+    by_name = {name: outcomes[seen.lookahead] for name, seen in CONDITIONS.items()}
     return {
         "optimal": outcomes[0].optimal_cost,
         "outcomes": {
             name: {
-                **{part: getattr(outcomes[k], part) for part in ("ratio", "gap_at_truth", "loss")},
-                "cost": outcomes[k].learned.cost,
-                "elbo": outcomes[k].learned.elbo,
+                **{part: getattr(outcome, part) for part in ("ratio", "gap_at_truth", "loss")},
+                "cost": outcome.learned.cost,
+                "elbo": outcome.learned.elbo,
             }
-            for name, k in LOOKAHEADS.items()
+            for name, outcome in by_name.items()
         },
         "belief": [list(lqg.belief(velocity, velocity.system, k)) for k in (0, 1, None)],
         "later": [lqg.later_share(velocity, k) for k in (0, 1, None)],

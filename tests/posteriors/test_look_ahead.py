@@ -175,24 +175,25 @@ def test_a_masked_network_tells_missing_from_zero_and_ignores_what_is_missing():
         plain.context(Batch(tf.constant(x), mask=mask))
 
 
-@pytest.mark.parametrize("lookahead", [0, 1, None])
-def test_a_mask_lets_no_later_observation_into_q(lookahead):
+@pytest.mark.parametrize("conditions", [LookAhead(0), LookAhead(1), FULL], ids=str)
+def test_a_mask_lets_no_later_observation_into_q(conditions):
     # Neither what was observed after t + k nor whether it was may move q(z_t | z_{t-1}, C_t): the
     # derivative is exactly zero. What was observed until then moves it, what is missing does not.
     sizes = {"observation_size": CHANNELS, "latent_size": LATENT, "hidden_size": 8}
-    network = LookAheadNetwork(**sizes, masked=True, seeds=replica_seeds([0], "network"))
+    seeds = replica_seeds([0], "network")
+    network = LookAheadNetwork(**sizes, conditions=conditions, masked=True, seeds=seeds)
     model, _ = build()
-    x = observations()
+    x = observed().observations
     seen = np.ones(x.shape, np.float32)
     seen[2, :, :, 1] = seen[5, :, 0] = 0.0
     mask = tf.constant(seen)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([x, mask])
-        context = network.context(x, lookahead=lookahead, mask=mask)
+        context = network.context(Batch(x, mask=mask))
         path = network.sample_path(model, context, noise())
         steps = tf.unstack(tf.reduce_sum(path.latents, [1, 2, 3]))
         costs = tf.unstack(tf.reduce_sum(path.divergence, [1, 2]))
-    k = TIME - 1 if lookahead is None else lookahead
+    k = conditions.reach(TIME)
     for t in range(TIME):
         for target in (steps[t], costs[t]):
             by_value, by_mask = (gradient.numpy() for gradient in tape.gradient(target, [x, mask]))

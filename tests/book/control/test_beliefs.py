@@ -22,7 +22,7 @@ from tfp_gaps.book.distillation.filter_network import FilterNetwork
 from tfp_gaps.networks import for_replicas, replica_seeds
 from tfp_gaps.posteriors.conditions import LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
-from tfp_gaps.sequences import Sequences
+from tfp_gaps.sequences import Batch, Sequences
 
 NUM_TIMESTEPS, NUM_EPISODES = 10, 4
 HIKE = MomentumHike(0.1)
@@ -225,7 +225,7 @@ def test_the_distilled_filter_draws_from_its_network(networks, explored):
         tf.repeat(tf.constant(array)[:, tf.newaxis], 2, 1)
         for array in (explored.observations, explored.controls)
     )
-    expected = network.mixture(network.context(x, u)[-1])
+    expected = network.mixture(network.context(Batch(x, u))[-1])
     cloud = belief.particles(memory, 5000, keys("cloud")).numpy()
     assert cloud.shape == (2, NUM_EPISODES, 5000, 3)
     error = cloud.std(2) / np.sqrt(5000)

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfp_gaps import __main__ as command_line
 from tfp_gaps import storage
-from tfp_gaps.book import data, results, sweep
+from tfp_gaps.book import command_line, data, results, sweep
 from tfp_gaps.book.data import images, packages, store
 
 IMAGES = images.SETS["fashion"]

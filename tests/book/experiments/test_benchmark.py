@@ -16,7 +16,7 @@ from tfp_gaps.book.experiments.sequential import Design, Fitted
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace
 from tfp_gaps.networks import replica_seeds
-from tfp_gaps.posteriors.conditions import LookAhead
+from tfp_gaps.posteriors import conditions
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Sequences
 from tfp_gaps.training import History, Settings
@@ -26,7 +26,8 @@ MODULES = {"digits": digits, "traffic": traffic, "uav": uav}
 
 @pytest.fixture(scope="module", params=["digits", "uav"])
 def result(request):
-    return MODULES[request.param].run(scale="smoke", conditions=LookAhead(1), seeds=[0, 1])
+    seen = conditions.LookAhead(1)
+    return MODULES[request.param].run(scale="smoke", conditions=seen, seeds=[0, 1])
 
 
 def test_a_result_holds_what_the_chapters_read(result):
@@ -63,7 +64,7 @@ def test_the_tighter_estimators_of_the_evidence_lie_above_the_elbo(result):
 
 
 def test_a_forecast_is_stored_per_horizon_and_per_sequence():
-    result = uav.run(scale="smoke", conditions=LookAhead(0), seeds=[0, 1])
+    result = uav.run(scale="smoke", conditions=conditions.LookAhead(0), seeds=[0, 1])
     horizon = uav.SIZES["smoke"].horizon
     for quantity in ("rmse", "crps", "coverage_50", "coverage_90"):
         assert np.shape(result["forecast"][quantity]) == (2, horizon)
@@ -137,8 +138,8 @@ class Shifted:
 
     sample_path = LookAheadNetwork.sample_path
 
-    def context(self, observations, *, lookahead, controls=None, mask=None):
-        return observations
+    def context(self, batch):
+        return batch.observations
 
     def posterior(self, prior, latent, context):
         ones = tf.ones_like(context)
@@ -162,7 +163,7 @@ def evaluated():
         rng.normal(level, math.sqrt(S + R), size=[START + HORIZON, 80, 1]) for level in (6, -3, 0)
     ]
     model = LinearGaussianStateSpace(LinearGaussian(0.0, S, 1.0, R, S), num_replicas=2)
-    joint, refit = (Fitted(model, q(), k, None) for q, k in ((Shifted, 0), (Exact, None)))
+    joint, refit = (Fitted(model, q(), None) for q in (Shifted, Exact))
     splits = Splits(*(Sequences(part) for part in parts), "levels")
     names = ("train", "validation", "test")
     return SimpleNamespace(
@@ -265,9 +266,10 @@ def test_the_fresh_network_is_trained_under_full_conditions(tmp_path):
     splits = Splits(*[Sequences(x)] * 3, "noise")
     options = {"num_shards": 1, "steps_per_call": 1, "jit_compile": False}
     design = Design(2, 4, "normal", Settings(1, 8, **options), Settings(2, 8, **options))
-    joint, refit = benchmark.train(splits, design, 0, [0], tmp_path)
+    joint, refit = benchmark.train(splits, design, conditions.LookAhead(0), [0], tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"joint.npz", "refit.npz"}
     start = LookAheadNetwork(
+        conditions=conditions.FULL,
         observation_size=2,
         latent_size=2,
         hidden_size=4,
@@ -279,7 +281,8 @@ def test_the_fresh_network_is_trained_under_full_conditions(tmp_path):
     ]
     assert moved[0][0] > 0 and moved[0][1] == 0.0
     assert moved[1][0] > 0 and moved[1][1] > 0
-    assert (joint.lookahead, refit.lookahead) == (0, None)
+    seen = (joint.network.conditions, refit.network.conditions)
+    assert seen == (conditions.LookAhead(0), conditions.FULL)
     assert refit.model is joint.model and refit.network is not joint.network
     # Each phase as long as its own settings say.
     assert (joint.history.steps[-1], refit.history.steps[-1]) == (1, 2)

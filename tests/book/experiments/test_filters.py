@@ -11,7 +11,7 @@ from tfp_gaps.book.experiments import filters
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.exact.joint_gaussian import JointGaussian
 from tfp_gaps.networks import replica_seeds
-from tfp_gaps.sequences import Sequences
+from tfp_gaps.sequences import Batch, Sequences
 
 SEEDS = (0,)
 
@@ -25,7 +25,7 @@ def problem():
 def test_the_exact_smoother_draws_from_the_posterior_of_the_chain(problem):
     chain, size = problem
     x = np.repeat(chain.test.observations[:, np.newaxis, :1], 20_000, 2)
-    draws = chain.smoother(x, replica_seeds(SEEDS, "draws")).numpy()[:, 0, :, 0]
+    draws = chain.smoother(Batch(x), replica_seeds(SEEDS, "draws")).numpy()[:, 0, :, 0]
     joint = JointGaussian(filters.CHAIN, size.num_timesteps)
     weights, covariance = joint.condition(joint.states, joint.observations)
     # Standard errors of 20,000 draws: .7 % of a standard deviation, 1 % of a variance.

@@ -12,8 +12,9 @@ from tfp_gaps.book.experiments.sequential import Design
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace, StateSpace
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork, Path
-from tfp_gaps.sequences import Sequences
+from tfp_gaps.sequences import Batch, Sequences
 from tfp_gaps.training import Settings
 
 TIME, COUNT = 4, 16
@@ -33,8 +34,8 @@ class Level(tf.Module):
         self.level = tf.Variable(tf.zeros([1, 1, 1]))
         self.cost = cost
 
-    def context(self, observations, *, lookahead, controls=None, mask=None):
-        return observations
+    def context(self, batch):
+        return batch.observations
 
     def sample_path(self, model, context, noise, *, controls=None):
         cost = tf.fill(noise.shape[:3], self.cost)
@@ -56,9 +57,7 @@ def constant(level, *, missing=False):
 
 def fit_level(model, splits, settings, **options):
     network = Level(**options)
-    fitted = sequential.fit(
-        model, network, splits, settings, lookahead=0, seeds=[0], learn_model=False
-    )
+    fitted = sequential.fit(model, network, splits, settings, seeds=[0], learn_model=False)
     return network.level.numpy().item(), fitted.history
 
 
@@ -111,13 +110,13 @@ def design(num_warmup):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return sequential.fit_jointly(SPLITS, design(4), lookahead=1, seeds=[0])
+    return sequential.fit_jointly(SPLITS, design(4), conditions=LookAhead(1), seeds=[0])
 
 
 def test_the_warm_up_of_a_design_reaches_joint_training(fitted):
     # The same first step from the same initial values; the weight of the divergence is 1 or 1/4.
     # An untrained q is not the prior: lost, the warm-up would leave the two losses equal.
-    other = sequential.fit_jointly(SPLITS, design(1), lookahead=1, seeds=[0])
+    other = sequential.fit_jointly(SPLITS, design(1), conditions=LookAhead(1), seeds=[0])
     assert other.history.losses[0, 0] - fitted.history.losses[0, 0] > 0.1
 
 
@@ -131,12 +130,12 @@ def test_joint_training_moves_the_model_and_a_fresh_network_leaves_it_alone(fitt
     for value, variable in zip(values, start.trainable_variables, strict=True):
         # Adam's first step is the learning rate wherever there is a gradient.
         assert np.abs(value - variable.numpy()).max() == pytest.approx(0.01, rel=0.01)
-    refit = sequential.fit_network(fitted.model, SPLITS, design(4), lookahead=None, seeds=[0])
+    refit = sequential.fit_network(fitted.model, SPLITS, design(4), conditions=FULL, seeds=[0])
     assert refit.model is fitted.model and refit.network is not fitted.network
     for value, variable in zip(values, fitted.model.trainable_variables, strict=True):
         np.testing.assert_array_equal(variable, value)
     assert (fitted.history.steps[-1], refit.history.steps[-1]) == (1, 2)
-    assert (fitted.lookahead, refit.lookahead) == (1, None)
+    assert (fitted.network.conditions, refit.network.conditions) == (LookAhead(1), FULL)
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
@@ -146,7 +145,7 @@ def test_a_network_is_told_of_missing_values_wherever_there_are_any(part, monkey
 
     def network(parts):
         splits = Splits(**parts, source="noise")
-        return sequential.fit_network(None, splits, design(1), lookahead=0, seeds=[0])
+        return sequential.fit_network(None, splits, design(1), conditions=LookAhead(0), seeds=[0])
 
     assert not network(parts).masked
     missing = Sequences(NOISE.observations, mask=NOISE.observations > 0)
@@ -156,10 +155,14 @@ def test_a_network_is_told_of_missing_values_wherever_there_are_any(part, monkey
 class Follower:
     """q(z_t | .) = N(x_t, 0.1^2) under full conditions, and around zero under any other."""
 
+    def __init__(self, conditions):
+        self.conditions = conditions
+
     sample_path = LookAheadNetwork.sample_path
 
-    def context(self, observations, *, lookahead, controls=None, mask=None):
-        return observations if lookahead is None else tf.zeros_like(observations)
+    def context(self, batch):
+        seen = batch.observations
+        return seen if self.conditions == FULL else tf.zeros_like(seen)
 
     def posterior(self, prior, latent, context):
         return DiagonalNormal(context, 0.1 * tf.ones_like(context))
@@ -169,8 +172,10 @@ def test_paths_are_drawn_for_each_sequence_from_its_own_q(linear_chain):
     levels = np.arange(TIME * 2 * 200.0, dtype=np.float32).reshape(TIME, 2, 200, 1)
     model, seeds = linear_chain.model(2), replica_seeds([0, 1], "draw")
     paths, others = (
-        sequential.draw_paths(sequential.Fitted(model, Follower(), k, None), levels, seeds).numpy()
-        for k in (None, 0)
+        sequential.draw_paths(
+            sequential.Fitted(model, Follower(conditions), None), Batch(levels), seeds
+        ).numpy()
+        for conditions in (FULL, LookAhead(0))
     )
     noise = (paths - levels) / 0.1
     # 1600 draws: four errors of the mean and of the standard deviation, and some float32.

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tfp_gaps import __main__ as command_line
-from tfp_gaps.book import results, runs
+from tfp_gaps.book import command_line, results, runs
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments):
@@ -98,7 +97,7 @@ def test_a_run_that_another_process_works_on(tmp_path, capsys):
 @pytest.mark.parametrize("arguments", [["list"], ["verify"], ["data", "path", "uav"]])
 def test_commands_that_compute_nothing_do_not_load_tensorflow(arguments):
     code = (
-        "import sys; from tfp_gaps.__main__ import main; status = main(sys.argv[1:]);"
+        "import sys; from tfp_gaps.book.command_line import main; status = main(sys.argv[1:]);"
         "sys.exit('TensorFlow was loaded' if 'tensorflow' in sys.modules else status)"
     )
     done = subprocess.run(
