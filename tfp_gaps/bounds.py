@@ -155,6 +155,16 @@ def elbo(
 
     Raises:
       ValueError: for wrong shapes, NaN observations, or counts below one.
+
+    >>> from tfp_gaps.models.state_space import StateSpace
+    >>> from tfp_gaps.posteriors.conditions import LookAhead
+    >>> from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+    >>> sizes = {"observation_size": 3, "latent_size": 2, "hidden_size": 8}
+    >>> model = StateSpace(**sizes, emission="normal", seeds=replica_seeds([0], "model"))
+    >>> q = LookAheadNetwork(conditions=LookAhead(0), **sizes, seeds=replica_seeds([0], "q"))
+    >>> profile = elbo(model, q, np.zeros([5, 4, 3]), seed=0)
+    >>> profile.divergence.shape, profile.bound.per_sequence().shape
+    ((5, 1, 4), (1, 4))
     """
     sequences = as_sequences(sequences)
     _checks.integer(repetitions, "repetitions", minimum=1)
@@ -204,6 +214,15 @@ def iwae(
 
     Raises:
       ValueError: for K < 1, wrong shapes or NaN observations.
+
+    >>> from tfp_gaps.models.state_space import StateSpace
+    >>> from tfp_gaps.posteriors.conditions import LookAhead
+    >>> from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+    >>> sizes = {"observation_size": 3, "latent_size": 2, "hidden_size": 8}
+    >>> model = StateSpace(**sizes, emission="normal", seeds=replica_seeds([0], "model"))
+    >>> q = LookAheadNetwork(conditions=LookAhead(0), **sizes, seeds=replica_seeds([0], "q"))
+    >>> iwae(model, q, np.zeros([5, 4, 3]), num_samples=10, seed=0).per_sequence().shape
+    (1, 4)
     """
     sequences = as_sequences(sequences)
     advice = "K = 1 is a one-sample ELBO; use 100 for tables."

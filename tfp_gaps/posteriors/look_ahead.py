@@ -76,6 +76,12 @@ class LookAheadNetwork(tf.Module):
     Raises:
       TypeError: for conditions that are no `LookAhead`.
       ValueError: for sizes below one.
+
+    >>> from tfp_gaps.networks import replica_seeds
+    >>> q = LookAheadNetwork(conditions=LookAhead(1), observation_size=3, latent_size=2,
+    ...                      hidden_size=8, seeds=replica_seeds([0], "q"))
+    >>> q.conditions.label, q.context(Batch(tf.zeros([5, 1, 4, 3]))).shape
+    ('1 ahead', TensorShape([5, 1, 4, 8]))
     """
 
     def __init__(

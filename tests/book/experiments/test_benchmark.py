@@ -141,7 +141,7 @@ class Shifted:
     def context(self, batch):
         return batch.observations
 
-    def posterior(self, prior, latent, context):
+    def factor(self, prior, latent, context):
         ones = tf.ones_like(context)
         return DiagonalNormal(prior.mean + ones, prior.scale * ones)
 
@@ -149,7 +149,7 @@ class Shifted:
 class Exact(Shifted):
     """q(z_t | .) = p(z_t | x_t), which is p(z_t | z_{t-1}, x_{1:T}) where states forget."""
 
-    def posterior(self, prior, latent, context):
+    def factor(self, prior, latent, context):
         variance = 1.0 / (1.0 / S + 1.0 / R)
         scale = math.sqrt(variance) * tf.ones_like(context)
         return DiagonalNormal(variance * context / R, scale)

@@ -164,7 +164,7 @@ class Follower:
         seen = batch.observations
         return seen if self.conditions == FULL else tf.zeros_like(seen)
 
-    def posterior(self, prior, latent, context):
+    def factor(self, prior, latent, context):
         return DiagonalNormal(context, 0.1 * tf.ones_like(context))
 
 
