@@ -197,9 +197,9 @@ def by_quadrature():
     return np.log(np.exp(log_p).sum() * (mean[1] - mean[0]) * (scale[1] - scale[0]))
 
 
-# The scale's posterior has a heavier tail than any normal of its logarithm: k-hat of the best q lies
-# around 0.7 (its own error is 0.1), and the warning that it is larger is right.
-@pytest.mark.filterwarnings("ignore:the evidence, IWAE, best q, is unreliable:RuntimeWarning")
+# The posterior of the scale has a heavier tail than any normal of its logarithm: k-hat of the best
+# q lies around 0.7, with an error of 0.1 of its own, and the warning that it is larger is right.
+@pytest.mark.filterwarnings("ignore:the evidence, .* is unreliable:RuntimeWarning")
 @pytest.mark.parametrize("build", [named, sequential])
 def test_a_surrogate_over_constrained_parts_of_one_data_set(build):
     joint = build()
