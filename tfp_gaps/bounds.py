@@ -142,7 +142,7 @@ def elbo(
     Args:
       model: state-space model.
       posterior: q, as in `elbo_terms`.
-      sequences: `data.Sequences`, or a bare array [time, sequences, channels]; every replica sees
+      sequences: `Sequences`, or a bare array [time, sequences, channels]; every replica sees
         the same. Missing values do not count.
       seed: int, of the draws from q.
       repetitions: draws of the whole path per sequence.

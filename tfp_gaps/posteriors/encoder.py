@@ -14,7 +14,7 @@ class Posterior(tf.Module):
     """q(z | C) with C the visible pixels of x.
 
     Args:
-      family: of `inference.families`.
+      family: of `posteriors.families`.
       observation_size: number of pixels.
       hidden: widths of the encoder's hidden layers; empty for an affine encoder.
       activation: of the hidden layers.

@@ -428,7 +428,7 @@ def log_weights(model, family, parameters, observations, noise):
 
     Args:
       model: `models.vae.VAE`.
-      family, parameters: q, see `inference.families`.
+      family, parameters: q, see `posteriors.families`.
       observations: float32 [replicas or 1, data, pixels].
       noise: standard normal [samples, replicas, data, family.num_noise].
 

@@ -77,7 +77,7 @@ def optimise(model, family, start, observations, search, *, seed, jit_compile=HA
 
     Args:
       model: `models.vae.VAE`, held fixed.
-      family: of `inference.families`.
+      family: of `posteriors.families`.
       start: `families.Parameters` of all data; shared weights are copied for each datum.
       observations: [replicas or 1, data, pixels].
       search: `Search`.

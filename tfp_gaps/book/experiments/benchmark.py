@@ -77,7 +77,7 @@ class Benchmark:
         return self.variants[variant](self.sizes[scales.check(scale)])
 
     def load(self, scale, variant=""):
-        """Load the data of a scale as `data.Splits`."""
+        """Load the data of a scale as `data.splits.Splits`."""
         return data.load(self.name, **self.size(scale, variant).data)
 
     def run(self, *, scale, conditions, seeds, variant="", checkpoint_folder=None, progress=None):
@@ -232,7 +232,7 @@ def filter_test(model, sequences, size, *, seed, posterior=None):
 
 
 def predict(model, sequences, size, *, seed):
-    """Forecast `size.horizon` steps after `size.start`, and score them: `prediction.Scores`."""
+    """Forecast `size.horizon` steps after `size.start`, and score them: `forecasting.Scores`."""
     return forecasting.evaluate(
         model,
         sequences.first(size.num_filter),

@@ -121,7 +121,7 @@ class Simulated(NamedTuple):
     latents: np.ndarray
 
     def as_splits(self, num_train, source):
-        """The first images for training and the others for testing, as `data.Splits`."""
+        """The first images for training and the others for testing, as `data.splits.Splits`."""
 
         def rows(images):
             return Sequences(

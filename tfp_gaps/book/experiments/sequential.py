@@ -46,7 +46,7 @@ def fit_jointly(splits, design, *, conditions, seeds, **options):
     """Train model and inference network together on the ELBO.
 
     Args:
-      splits: `data.Splits`; the validation part chooses the parameters if the settings say so.
+      splits: `Splits`; the validation part chooses the parameters if the settings say so.
       design: `Design`.
       conditions: `LookAhead`, what the network may see.
       seeds: one int per replica; initial parameters, batches and noise follow from it.

@@ -537,7 +537,7 @@ def log_density(family, parameters, image, points):
     """ln q of one image at points [n, 2]: float64 [n], nats.
 
     Args:
-      family: of `inference.families`, with a density (not the auxiliary flow).
+      family: of `posteriors.families`, with a density (not the auxiliary flow).
       parameters: `families.Parameters` [1, images, ...].
       image: index.
       points: [n, 2].
@@ -572,7 +572,7 @@ def exact_elbo(model, family, parameters, images, images_at_once=2):
 
     Args:
       model: `models.vae.VAE` with one replica.
-      family: of `inference.families`, with two dimensions of noise (not the auxiliary flow).
+      family: of `posteriors.families`, with two dimensions of noise (not the auxiliary flow).
       parameters: `families.Parameters` [1, images, ...].
       images: [images, pixels].
       images_at_once: images per call, bounds the memory.
@@ -607,7 +607,7 @@ def exact_elbo(model, family, parameters, images, images_at_once=2):
 class Best(NamedTuple):
     """The best q of a family for each image, as far as it was found.
 
-    family: of `inference.families`.
+    family: of `posteriors.families`.
     parameters: `families.Parameters` [1, images, ...].
     gap: ln p(x) - L[q](x), float64 [images], nats; of the auxiliary flow, an upper bound.
     gap_error: standard error over draws, [images]; zero where the bound is a quadrature.
@@ -804,7 +804,7 @@ def _measure_one(model, images, grid, num_points):
 
 
 def load(size, num_images=None):
-    """Binary digits of a `vae.Size`: `data.Splits`, and its first test images [images, pixels]."""
+    """Binary digits of a `vae.Size`: `Splits`, and its first test images [images, pixels]."""
     splits = vae.load(size)
     return splits, flatten(splits.test)[:num_images]
 

@@ -206,7 +206,7 @@ def size_of(scale, variant):
 
 
 def load(size):
-    """Load the images of a size: `data.Splits`."""
+    """Load the images of a size: `data.splits.Splits`."""
     return data.load(**size.data)
 
 
@@ -214,7 +214,7 @@ def fit(splits, size, *, seeds, visible=None, watch=None, progress=None, **optio
     """Train model and posterior together on the ELBO.
 
     Args:
-      splits: `data.Splits` of binary images.
+      splits: `data.splits.Splits` of binary images.
       size: `Size`.
       seeds: one int per replica.
       visible: pixels that the posterior may see, see `Posterior`.
