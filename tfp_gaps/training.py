@@ -169,13 +169,13 @@ def fit(
         checkpoint belongs to another run.
       storage.CorruptFileError: if both checkpoints are unreadable.
 
-    >>> level = tf.Variable([0.0])  # one replica
+    >>> level = tf.Variable([[0.0]])  # one replica
     >>> def loss(batch, seeds, kl_weight):
-    ...     return tf.reduce_mean((batch - level[:, tf.newaxis]) ** 2, -1)
+    ...     return tf.reduce_mean((batch - level) ** 2, -1)
     >>> data = np.full([10], 2.0, np.float32)
     >>> settings = Settings(num_steps=200, batch_size=4, learning_rate=0.1)
     >>> history = fit(loss, [level], data, settings, seeds=[0])
-    >>> bool(abs(level[0] - 2.0) < 0.01), history.diverged
+    >>> bool(abs(level[0, 0] - 2.0) < 0.01), history.diverged
     (True, array([False]))
     """
     if checkpoint_seconds is None:
