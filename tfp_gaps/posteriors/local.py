@@ -53,7 +53,7 @@ class Search:
         _checks.finite_array(self.tolerance, "tolerance", ndim=0)
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search found.
 
     parameters: `families.Parameters`, one q per datum.
@@ -85,7 +85,7 @@ def optimise(model, family, start, observations, search, *, seed, jit_compile=HA
       jit_compile: compile a step with XLA.
 
     Returns:
-      `Found`.
+      `SearchResult`.
 
     Raises:
       ValueError: for NaN observations or shapes that do not fit.
@@ -102,7 +102,7 @@ def optimise(model, family, start, observations, search, *, seed, jit_compile=HA
         batch.reset(own, part)
         parts.append(batch.run(replica_seeds([seed] * replicas, "local search", first)))
     found, steps, looks, diverged = zip(*parts, strict=True)
-    return Found(
+    return SearchResult(
         families.Parameters(
             tf.concat([p.outputs for p in found], 1),
             [tf.concat(w, 1) for w in zip(*(p.weights for p in found), strict=True)],

@@ -157,12 +157,3 @@ def test_humps_of_known_mixtures():
     for samples, humps in ((draw, 1), (apart, 2), (close, 1)):
         # Sampling noise makes and hides a few humps; more than 5 % would be too many to count by.
         assert (benchmark_figures.num_humps(samples) == humps).mean() > 0.95
-
-
-@pytest.mark.parametrize(
-    ("value", "chosen"), [(0.31, "up"), (0.29, "level"), (-0.29, "level"), (-0.31, "down")]
-)
-def test_words_need_three_standard_errors(value, chosen):
-    difference = Estimate(value, 0.1)
-    words = {"above": "up", "below": "down", "undecided": "level"}
-    assert benchmark_figures.in_words(difference, **words) == chosen

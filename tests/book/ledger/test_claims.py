@@ -482,3 +482,12 @@ def test_no_claim_of_the_book_is_beyond_failing(claim):
 def test_the_ledger_needs_no_tensorflow():
     code = "import sys, tfp_gaps.book.ledger.claims; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "chosen"), [(0.31, "up"), (0.29, "level"), (-0.29, "level"), (-0.31, "down")]
+)
+def test_words_need_three_standard_errors(value, chosen):
+    difference = Estimate(value, 0.1)
+    words = {"above": "up", "below": "down", "undecided": "level"}
+    assert claims.in_words(difference, **words) == chosen

@@ -4,8 +4,8 @@ Every function draws plain arrays or `Estimate`s and returns (figure, alt text);
 chapter's, which alone knows scale, data and seeds. Bars and bands span two standard errors on each
 side. Which error that is, over seeds or over sequences, is the estimates' business: their `kind`.
 
-`horizons_over_seeds`, `crossed_difference`, `num_humps` and `in_words` turn results into what the
-figures and sentences need.
+`horizons_over_seeds`, `crossed_difference` and `num_humps` turn results into what the figures and
+sentences need.
 """
 
 import itertools
@@ -343,17 +343,6 @@ def _rises_and_falls(density, height):
             count += rising
             turn, rising = value, not rising
     return count
-
-
-def in_words(difference, *, above, below, undecided, z=3.0):
-    """Choose the words for a difference by its sign, if that is beyond `z` standard errors.
-
-    >>> words = {"above": "higher", "below": "lower", "undecided": "not told apart"}
-    >>> in_words(Estimate(1.0, 0.1), **words), in_words(Estimate(0.2, 0.1), **words)
-    ('higher', 'not told apart')
-    """
-    low, high = difference.interval(z)
-    return above if low > 0 else below if high < 0 else undecided
 
 
 def _error_bars(axis, positions, estimates, marker, colour, label):
