@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 
 from tfp_gaps import storage
-from tfp_gaps.book import scales
+from tfp_gaps.book import comparison, scales
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "results"
@@ -45,6 +45,7 @@ def provenance(*, command, data, seeds, seconds):
         "lock": _lock(),
         "data": data,
         "device": _device(),
+        "machine": comparison.machine_class(),
         "seconds": round(seconds, 1),
         "seeds": list(seeds),
         "versions": {name: importlib.metadata.version(name) for name in packages}
