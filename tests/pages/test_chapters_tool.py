@@ -329,6 +329,7 @@ def list_in_manifest(path, project):
     manifest.record(project.root / "results", path, {"command": "tfp-gaps run toy", "commit": "0"})
 
 
+IMPORTS = "import glob\nfrom pathlib import Path\nimport numpy as np\n"
 READERS = {
     "Path.glob": "[p] = Path('../results/toy/book').glob('k0-*.json')\np.read_text()",
     "Path.rglob": "[p] = Path('../results/toy').rglob('k0-*.json')\np.read_bytes()",
@@ -362,7 +363,7 @@ def test_what_is_read_of_the_results_is_a_dependency_however_it_is_read(project,
 
 @pytest.mark.parametrize("how", ["Path.glob", "Path.rglob", "glob.glob"])
 def test_a_new_file_that_the_pattern_finds_makes_the_chapter_stale(project, stored, how):
-    save(project, "first", f"import glob\nfrom pathlib import Path\n{READERS[how]}")
+    save(project, "first", f"{IMPORTS}{READERS[how]}")
     assert command(project, "run", "first") == 0
     new = stored.with_name("k0-seed1.json")
     new.write_text("3")
@@ -382,7 +383,7 @@ def test_a_new_file_that_the_pattern_finds_makes_the_chapter_stale(project, stor
 def test_a_chapter_cannot_rest_on_a_result_outside_the_manifest(
     project, stored, capsys, damage, message
 ):
-    save(project, "first", f"from pathlib import Path\n{READERS['Path.glob']}")
+    save(project, "first", f"{IMPORTS}{READERS['Path.glob']}")
     before = project.path("first").read_bytes()
     damage(stored)
     assert command(project, "run", "first") == 1

@@ -119,7 +119,7 @@ def differences(name, content, found, machine=None, *, decides=False):
       decides: whether the last bit can turn a decision of what is compared.
     """
     stored, said = content["numbers"], []
-    same = content["provenance"]["machine"] == (machine or machine_class())
+    same = content["provenance"].get("machine") == (machine or machine_class())
     for key in sorted(stored.keys() | found.keys()):
         if key not in found or key not in stored:
             said.append(f"{name}, {key}: {'stored' if key in stored else 'found'} only")

@@ -66,7 +66,7 @@ def problems(folder, paths, expected=()):
 
     Args:
       folder: of all results.
-      paths: files that are there.
+      paths: files that should be what the manifest lists.
       expected: patterns of paths below the folder; what the manifest lists of them should be there.
 
     Raises:
@@ -77,7 +77,7 @@ def problems(folder, paths, expected=()):
     return [
         said
         for key in sorted(found | wanted)
-        if (said := _problem(Path(folder, key), entries.get(key), key in found))
+        if (said := _problem(Path(folder, key), entries.get(key)))
     ]
 
 
@@ -86,13 +86,15 @@ def is_listed(folder, path):
     return Path(folder, NAME).exists() and _key(folder, path) in read(folder)
 
 
-def _problem(path, entry, is_there):
-    if entry is None:
+def _problem(path, entry):
+    if entry is None and path.exists():
         return (
             f"{path} is not listed in {NAME}: no command stored it here. Delete it, or let the "
             f"command that it names enter it."
         )
-    if not is_there:
+    if entry is None:
+        return None  # who wanted to read it will say so
+    if not path.exists():
         return f"{path} is listed in {NAME} but missing. {ADVICE} {entry['command']}"
     digest = storage.sha256(path.read_bytes())
     if digest != entry["sha256"]:

@@ -121,10 +121,9 @@ def load(path):
       ResultError: if the file is missing, is no result, lacks provenance, was altered, or lies in
         `FOLDER` and is not what the manifest lists.
     """
-    content = _read(Path(path))
     if is_committed(path):
         _compare_with_manifest([path])
-    return content
+    return _read(Path(path))
 
 
 def adopt(path):
