@@ -11,12 +11,13 @@ import pytest
 from tests.golden import numbers
 from tests.golden.__main__ import check
 from tests.golden.cases import CASES
+from tfp_gaps.book.comparison import differences, flatten, summaries, summarise
 from tfp_gaps.estimate import Estimate
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_small_run_gives_the_stored_numbers(name):
-    said = check(name, numbers.compute(CASES[name]))
+    said = check(name, summaries(CASES[name]()))
     assert not said, "\n".join(said)
 
 
@@ -26,13 +27,13 @@ def test_every_stored_file_belongs_to_a_case():
 
 def test_results_are_flattened_without_loss():
     long = np.arange(20.0)
-    found = numbers.flatten(
+    found = flatten(
         {"a": [[Estimate(1.0, 0.5)], [Estimate(2.0, 0.25)]], "b": {"c": long}, "seconds": 3.0}
     )
     np.testing.assert_array_equal(found["a/value"], [1.0, 2.0])
     np.testing.assert_array_equal(found["a/standard_error"], [0.5, 0.25])
     assert set(found) == {"a/value", "a/standard_error", "a/num_samples", "b/c"}
-    assert numbers.summarise(found["b/c"]) != numbers.summarise(long[::-1])
+    assert summarise(found["b/c"]) != summarise(long[::-1])
 
 
 @pytest.mark.parametrize(
@@ -46,35 +47,41 @@ def test_results_are_flattened_without_loss():
     ],
 )
 def test_what_counts_as_a_difference(values, same, other):
-    content = {"provenance": {"machine": "here"}, "numbers": {"x": numbers.summarise([1.0, 2.0])}}
-    found = {"x": numbers.summarise(values)}
-    assert len(numbers.differences("case", content, found, "here")) == same
-    assert len(numbers.differences("case", content, found, "there")) == other
+    content = {
+        "provenance": {"machine": "here"},
+        "numbers": {"x": summarise([1.0, 2.0])},
+    }
+    found = {"x": summarise(values)}
+    assert len(differences("case", content, found, "here")) == same
+    assert len(differences("case", content, found, "there")) == other
 
 
 def test_elsewhere_a_number_may_differ_by_its_standard_errors():
-    def summaries(value):
-        return {"value": numbers.summarise([value]), "standard_error": numbers.summarise([0.1])}
+    def measured(value):
+        return {
+            "value": summarise([value]),
+            "standard_error": summarise([0.1]),
+        }
 
-    content = {"provenance": {"machine": "here"}, "numbers": summaries(1.0)}
-    assert not numbers.differences("case", content, summaries(1.5), "there")
-    [said] = numbers.differences("case", content, summaries(2.0), "there")
+    content = {"provenance": {"machine": "here"}, "numbers": measured(1.0)}
+    assert not differences("case", content, measured(1.5), "there")
+    [said] = differences("case", content, measured(2.0), "there")
     assert all(part in said for part in ("case", "value", "stored 1.0", "found 2.0"))
-    assert numbers.differences("case", content, summaries(1.5), "here")
+    assert differences("case", content, measured(1.5), "here")
 
 
 def test_elsewhere_a_draw_may_be_another_one_and_a_deterministic_number_may_not():
-    content = {"provenance": {"machine": "here"}, "numbers": {"x": numbers.summarise([1, 2, 3])}}
-    found = {"x": numbers.summarise([1, 2.5, 2])}
-    assert not numbers.differences("case", content, found, "there", decides=True)
-    assert len(numbers.differences("case", content, found, "there")) == 2
-    found = {"x": numbers.summarise([7, 8, 9])}  # six away, with a combined error of .67
-    assert len(numbers.differences("case", content, found, "there", decides=True)) == 1
+    content = {"provenance": {"machine": "here"}, "numbers": {"x": summarise([1, 2, 3])}}
+    found = {"x": summarise([1, 2.5, 2])}
+    assert not differences("case", content, found, "there", decides=True)
+    assert len(differences("case", content, found, "there")) == 2
+    found = {"x": summarise([7, 8, 9])}  # six away, with a combined error of .67
+    assert len(differences("case", content, found, "there", decides=True)) == 1
 
 
 def test_numbers_are_stored_whole_with_their_origin(tmp_path, monkeypatch):
     monkeypatch.setattr(numbers, "FOLDER", tmp_path)
-    numbers.write("case", {"x": numbers.summarise([1 / 3, np.inf])}, seed=0)
+    numbers.write("case", {"x": summarise([1 / 3, np.inf])}, seed=0)
     content = numbers.read("case")
     assert content["numbers"] == {"x": {"all": [0.333333333, "inf"]}}
     assert set(content["provenance"]) == {"command", "commit", "machine", "seed"}

@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+import reads
 from notebooks import ChapterError
 
 TIMEOUT = 600
@@ -59,14 +60,14 @@ def _text(path):
 
 
 def execute(project, name, notebook, timeout=TIMEOUT):
-    """Execute `notebook` in place.
+    """Execute `notebook` in place, and note in its metadata which stored results it reads.
 
     Returns:
         The `Cost`.
 
     Raises:
         ChapterError: if a cell fails or runs into the limit, or the kernel dies; the message holds
-            the cell and its traceback.
+            the cell and its traceback. Or if it reads a result that the manifest does not list.
     """
     clear(notebook)
     client = NotebookClient(
@@ -80,10 +81,14 @@ def execute(project, name, notebook, timeout=TIMEOUT):
     )
     started = time.perf_counter()
     try:
-        with _kernel(client, project):
+        with _kernel(client, project) as settings:
             for index, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, index)
-            return _cost(client, time.perf_counter() - started)
+            cost = _cost(client, time.perf_counter() - started)
+            notebook.metadata.setdefault("tfp_gaps", {})["reads"] = reads.collect(
+                project, name, settings
+            )
+            return cost
     except CellExecutionError as error:
         raise ChapterError(f"{name}, cell {index + 1}: {_ANSI.sub('', str(error))}") from None
     except CellTimeoutError:
@@ -108,7 +113,7 @@ def clear(notebook):
 
 @contextlib.contextmanager
 def _kernel(client, project):
-    """Start a kernel that sees this checkout and nobody's personal IPython settings."""
+    """Start a kernel that sees this checkout and nobody's personal settings; yield its own."""
     paths = [str(project.root), os.environ.get("PYTHONPATH", "")]
     with tempfile.TemporaryDirectory() as settings:
         manager = client.create_kernel_manager()
@@ -118,10 +123,11 @@ def _kernel(client, project):
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PYTHONNOUSERSITE": "1",
             "IPYTHONDIR": settings,
+            **reads.watch(project, settings),
         }
         with client.setup_kernel(env=environment):
             client.nb.metadata["language_info"] = _language(client)
-            yield
+            yield settings
 
 
 def _language(client):

@@ -3,9 +3,10 @@
 A chapter rests on its code cells; on the modules of `tfp_gaps` that those import, directly or
 through one another (found in the syntax tree, nothing is imported; a name that the package loads
 when it is used counts as an import of its module); on the pinned packages of requirements.lock; on
-its own entries of book/claims.yml, and on book/literature.yml if it imports what reads it; and on
-the files that its metadata names under `tfp_gaps.depends_on`. Comments and docstrings of a module
-change no output and do not count.
+its own entries of book/claims.yml, and on book/literature.yml if it imports what reads it; on the
+stored results that it was seen to read (`tfp_gaps.reads` of its metadata, written by `reads`); and
+on the files that its metadata names under `tfp_gaps.depends_on`. Comments and docstrings of a
+module change no output and do not count.
 """
 
 import ast
@@ -39,11 +40,14 @@ def inputs(project, name, notebook):
     if LITERATURE_MODULE in found and (project.root / LITERATURE_FILE).is_file():
         found |= _declared(project, name, LITERATURE_FILE)
     found["requirements.lock"] = digest(*pins(project.lock))
-    declared = notebook.metadata.get("tfp_gaps", {}).get("depends_on", [])
+    own = notebook.metadata.get("tfp_gaps", {})
     if CLAIMS_MODULE in found and (project.root / CLAIMS_FILE).is_file():
         found[f"{CLAIMS_FILE}, entries of {name}"] = digest(_claims_of(project, name))
-    for pattern in declared:
+    for pattern in own.get("depends_on", []):
         found |= _declared(project, name, pattern)
+    for pattern in own.get("reads", []):
+        paths = sorted(path for path in project.root.glob(pattern) if path.is_file())
+        found |= {project.relative(path): digest(path.read_bytes()) for path in paths}
     return found
 
 

@@ -30,7 +30,8 @@ def smoke(folder, *extra):
         (["run", "digits", "--lookahead", "most"], "expected 0, 1, 2, ... or full"),
         (["run", "digits", "--seeds", "1.5"], "expected an integer"),
         (["data", "fetch", "faces"], "invalid choice"),
-        (["sweep", "--cores", "0"], "expected a number of cores"),
+        (["sweep", "--cores", "0"], "expected a number, 1 or more"),
+        (["verify", "--recompute", "none"], "expected a number, 1 or more"),
         ([], "required: COMMAND"),
     ],
 )

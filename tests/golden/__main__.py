@@ -9,6 +9,7 @@ import time
 
 from tests.golden import numbers
 from tests.golden.cases import CASES, DECIDING, SEED
+from tfp_gaps.book import comparison
 
 
 def main(arguments=None):
@@ -22,7 +23,7 @@ def main(arguments=None):
     status = 0
     for name in chosen.cases or CASES:
         started = time.process_time()
-        found = numbers.compute(CASES[name])
+        found = comparison.summaries(CASES[name]())
         said = write(name, found) if chosen.command == "write" else check(name, found)
         status |= bool(said) and chosen.command == "check"
         print(f"{name}: {time.process_time() - started:.1f} CPU seconds", *said, sep="\n  ")
@@ -41,7 +42,7 @@ def write(name, found):
 
 def check(name, found):
     """Return the differences from what is stored, as lines."""
-    return numbers.differences(name, numbers.read(name), found, decides=name in DECIDING)
+    return comparison.differences(name, numbers.read(name), found, decides=name in DECIDING)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Small runs whose numbers are stored: every call into the package that `tests/golden` makes.
 
 One function per experiment; each returns a nested dict of numbers, arrays, `Estimate` and named
-tuples, which `numbers.flatten` turns into vectors. Where an interface of the package changes, the
-call is changed here and the stored numbers stay. Sizes are those of smoke runs or less: a number
-need not mean anything, only depend on all that happened before it.
+tuples, which `comparison.flatten` turns into vectors. Where an interface of the package changes,
+the call is changed here and the stored numbers stay. Sizes are those of smoke runs or less: a
+number need not mean anything, only depend on all that happened before it.
 """
 
 import contextlib

@@ -16,6 +16,7 @@ import finishing
 import staleness
 from execution import Cost
 from notebooks import CLAIM_MIME, ChapterError, Project
+from tfp_gaps.book import manifest
 
 ALT = "A line that rises from 0 to 2 while x goes from 0 to 1."
 # A white picture of one pixel.
@@ -303,6 +304,88 @@ def test_refresh_runs_readers_of_records_after_those_they_read(project, capsys):
 def test_a_chapter_that_cannot_be_finished_stays_as_it_was(project, capsys, source, title, message):
     save(project, "first", source, title=title)
     before = project.path("first").read_bytes()
+    assert command(project, "run", "first") == 1
+    assert message in capsys.readouterr().err
+    assert project.path("first").read_bytes() == before
+
+
+# --- stored results ------------------------------------------------------------------------------
+
+SEED0 = "results/toy/book/k0-seed0.json"
+
+
+@pytest.fixture
+def stored(project):
+    """Two stored results that the manifest lists, of which chapters read the first."""
+    for name in ("toy/book/k0-seed0", "toy/book/kfull-seed0"):
+        path = project.root / f"results/{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"value": 1}')
+        list_in_manifest(path, project)
+    return project.root / SEED0
+
+
+def list_in_manifest(path, project):
+    manifest.record(project.root / "results", path, {"command": "tfp-gaps run toy", "commit": "0"})
+
+
+IMPORTS = "import glob\nfrom pathlib import Path\nimport numpy as np\n"
+READERS = {
+    "Path.glob": "[p] = Path('../results/toy/book').glob('k0-*.json')\np.read_text()",
+    "Path.rglob": "[p] = Path('../results/toy').rglob('k0-*.json')\np.read_bytes()",
+    "glob.glob": "[p] = glob.glob('../results/toy/book/k0-*')\nopen(p).read()",
+    "open": "open('../results/toy/book/k0-seed0.json').read()",
+    "np.loadtxt": "np.loadtxt(Path.cwd().parent / 'results/toy/book/k0-seed0.json', str)",
+}
+
+
+@pytest.mark.parametrize("how", READERS)
+def test_what_is_read_of_the_results_is_a_dependency_however_it_is_read(project, stored, how):
+    """Nobody declares it; exactly the chapter that reads a file goes stale with it."""
+    save(
+        project,
+        "first",
+        f"import glob\nimport numpy as np\nfrom pathlib import Path\n{READERS[how]}",
+    )
+    save(project, "second", "1")
+    assert command(project, "run", "first", "second") == 0
+    inputs = load(project, "first").metadata.tfp_gaps.inputs
+    assert [key for key in inputs if key.startswith("results/")] == [SEED0]
+    assert reasons(project, "first") == reasons(project, "second") == []
+    (project.root / "results/toy/book/kfull-seed0.json").write_text("2")
+    assert reasons(project, "first") == []
+    stored.write_text('{"value": 1.3}')
+    assert reasons(project, "first") == [f"{SEED0} changed"]
+    assert reasons(project, "second") == []
+    stored.unlink()
+    assert reasons(project, "first") == [f"{SEED0} is gone"]
+
+
+@pytest.mark.parametrize("how", ["Path.glob", "Path.rglob", "glob.glob"])
+def test_a_new_file_that_the_pattern_finds_makes_the_chapter_stale(project, stored, how):
+    save(project, "first", f"{IMPORTS}{READERS[how]}")
+    assert command(project, "run", "first") == 0
+    new = stored.with_name("k0-seed1.json")
+    new.write_text("3")
+    assert reasons(project, "first") == [f"{project.relative(new)} is new"]
+    new.rename(stored.with_name("k1-seed1.json"))
+    assert reasons(project, "first") == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_text("2"), "one of the two was edited"),
+        (lambda path: path.rename(path.with_name("k0-seed9.json")), "k0-seed9.json is not listed"),
+        (lambda path: path.parents[2].joinpath("MANIFEST.json").unlink(), "could not be read"),
+    ],
+)
+def test_a_chapter_cannot_rest_on_a_result_outside_the_manifest(
+    project, stored, capsys, damage, message
+):
+    save(project, "first", f"{IMPORTS}{READERS['Path.glob']}")
+    before = project.path("first").read_bytes()
+    damage(stored)
     assert command(project, "run", "first") == 1
     assert message in capsys.readouterr().err
     assert project.path("first").read_bytes() == before

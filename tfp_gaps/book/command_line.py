@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tfp_gaps import __version__
 from tfp_gaps.book import data as data_sets
-from tfp_gaps.book import results, runs, scales, sweep
+from tfp_gaps.book import results, runs, scales, sweep, verification
 
 
 def parser():
@@ -24,13 +24,12 @@ def parser():
         commands.add_parser("list", help="experiments, scales and stored results"),
         _run_parser(commands),
         _sweep_parser(commands),
+        _verify_parser(commands),
     ]
-    verify = commands.add_parser("verify", help="check stored results")
-    verify.add_argument("paths", type=Path, nargs="*", help="default: all of results/")
     data = commands.add_parser("data", help="fetch data, or say where they are")
     data.add_argument("action", choices=("fetch", "path"))
     data.add_argument("name", choices=data_sets.FILES)
-    for part in (*parts, verify, data):
+    for part in (*parts, data):
         part.add_argument("--json", action="store_true", help="one JSON object per line")
     return main_parser
 
@@ -71,9 +70,25 @@ def _sweep_parser(commands):
     part.add_argument("--file", type=Path, default=sweep.DECLARED, help="the declared runs")
     part.add_argument("--dry-run", action="store_true", help="list what is missing, and its cost")
     part.add_argument("--profile", default="local", help="local, slurm, kubernetes or a path")
-    part.add_argument("--cores", type=_cores, help="cores for all runs; each takes two")
+    part.add_argument("--cores", type=_count, help="cores for all runs; each takes two")
     part.add_argument("snakemake", nargs="*", metavar="-- ARGUMENT", help=argparse.SUPPRESS)
     _add_output(part)
+    return part
+
+
+def _verify_parser(commands):
+    part = commands.add_parser("verify", help="check stored results")
+    part.add_argument("paths", type=Path, nargs="*", help="default: all of results/")
+    part.add_argument(
+        "--recompute",
+        type=_count,
+        nargs="?",
+        const=3,
+        default=0,
+        metavar="N",
+        help=f"repeat N (default 3) of the stored {verification.SCALE} runs, drawn at random",
+    )
+    part.add_argument("--seed", type=_seed, default=0, help="of the draw; default 0")
     return part
 
 
@@ -96,10 +111,10 @@ def _seed(text):
     raise argparse.ArgumentTypeError(f"expected an integer from 0 to 2**31 - 1, found {text!r}")
 
 
-def _cores(text):
+def _count(text):
     if text.isdecimal() and int(text) > 0:
         return int(text)
-    raise argparse.ArgumentTypeError(f"expected a number of cores, 1 or more, found {text!r}")
+    raise argparse.ArgumentTypeError(f"expected a number, 1 or more, found {text!r}")
 
 
 def command_list(arguments):
@@ -175,19 +190,26 @@ def command_sweep(arguments):
 
 
 def command_verify(arguments):
-    """Check digests, provenance and data of stored results."""
-    paths = arguments.paths or runs.stored_paths()
+    """Check stored results: digests, manifest, data, consistency; and repeat small runs."""
+    paths = arguments.paths or verification.everything()
     if not paths:
         raise ValueError(f"expected stored results under {results.FOLDER}, but found none.")
-    status = 0
-    for path in paths:
-        try:
-            sweep.load(path)
-            _emit(arguments, {"result": str(path), "ok": True}, f"{path}: ok")
-        except results.ResultError as error:
-            status = 1
-            _emit(arguments, {"result": str(path), "ok": False, "error": str(error)}, str(error))
-    return status
+    found = {path: verification.problems(path) for path in paths}
+    for path, problems in found.items():
+        _report(arguments, path, problems, "ok")
+    if arguments.recompute:
+        sound = [path for path, problems in found.items() if not problems]
+        for path, problems in verification.recompute(sound, arguments.recompute, arguments.seed):
+            found[path] = problems
+            _report(arguments, path, problems, "computed again, the same")
+    return int(any(found.values()))
+
+
+def _report(arguments, path, problems, verdict):
+    record = {"result": str(path), "ok": not problems}
+    if problems:
+        record["error"] = "\n".join(problems)
+    _emit(arguments, record, record.get("error", f"{path}: {verdict}"))
 
 
 def command_data(arguments):

@@ -1,7 +1,8 @@
 """Stored results: JSON that says what was measured, and by which code, lock, data and device.
 
 A result is written whole or not at all, carries a digest of its own content, and is never edited by
-hand: the command it names makes it again.
+hand: the command it names makes it again. Those in results/ are listed in its manifest too, and are
+read only if they are what it lists.
 """
 
 import datetime
@@ -14,7 +15,7 @@ import subprocess
 from pathlib import Path
 
 from tfp_gaps import storage
-from tfp_gaps.book import scales
+from tfp_gaps.book import comparison, manifest, scales
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "results"
@@ -45,6 +46,7 @@ def provenance(*, command, data, seeds, seconds):
         "lock": _lock(),
         "data": data,
         "device": _device(),
+        "machine": comparison.machine_class(),
         "seconds": round(seconds, 1),
         "seeds": list(seeds),
         "versions": {name: importlib.metadata.version(name) for name in packages}
@@ -89,7 +91,7 @@ def _device():
 
 
 def save(path, result, origin):
-    """Write a result and its provenance atomically.
+    """Write a result and its provenance atomically; list it in the manifest if it is in `FOLDER`.
 
     Args:
       path: target, .json.
@@ -100,6 +102,13 @@ def save(path, result, origin):
     text = _text(content)
     document = json.dumps({**content, "digest": storage.sha256(text.encode())}, sort_keys=True)
     storage.write_atomically(path, (document + "\n").encode())
+    if is_committed(path):
+        manifest.record(FOLDER, path, origin)
+
+
+def is_committed(path):
+    """Whether a file lies in `FOLDER`, whose manifest lists what belongs there."""
+    return Path(path).resolve().is_relative_to(FOLDER.resolve())
 
 
 def load(path):
@@ -109,9 +118,31 @@ def load(path):
       dict, as given to `save`, with "provenance".
 
     Raises:
-      ResultError: if the file is missing, is no result, lacks provenance, or was altered.
+      ResultError: if the file is missing, is no result, lacks provenance, was altered, or lies in
+        `FOLDER` and is not what the manifest lists.
     """
-    path = Path(path)
+    if is_committed(path):
+        _compare_with_manifest([path])
+    return _read(Path(path))
+
+
+def adopt(path):
+    """Read a stored result as `load` does; one that the manifest does not list is entered first."""
+    if is_committed(path) and not manifest.is_listed(FOLDER, path):
+        manifest.record(FOLDER, path, _read(Path(path))["provenance"])
+    return load(path)
+
+
+def _compare_with_manifest(paths, expected=()):
+    try:
+        problems = manifest.problems(FOLDER, paths, expected)
+    except manifest.ManifestError as error:
+        raise ResultError(str(error)) from error
+    if problems:
+        raise ResultError(problems[0])
+
+
+def _read(path):
     try:
         content = json.loads(path.read_text())
         digest = content.pop("digest")
@@ -148,7 +179,8 @@ def stored(experiment, scale, variant="", *, names="*.json", options):
       list of at least one dict, as from `load`.
 
     Raises:
-      ResultError: if there are none, or one is incomplete or altered.
+      ResultError: if there are none, or one is incomplete, altered, missing, or not listed in the
+        manifest.
     """
     folder = FOLDER / experiment / scales.check(scale) / variant
     paths = sorted(folder.glob(names))
@@ -158,7 +190,8 @@ def stored(experiment, scale, variant="", *, names="*.json", options):
             f"expected stored results {names} in {folder}, but found none. Make them: "
             + (f"{command} --variant {variant}" if variant else command)
         )
-    return [load(path) for path in paths]
+    _compare_with_manifest(paths, [(folder / names).relative_to(FOLDER).as_posix()])
+    return [_read(path) for path in paths]
 
 
 def training_options(folder, progress, phase, num_steps):

@@ -183,7 +183,7 @@ def perform(run, *, folder=None, checkpoints=None, force=False, wait=False):
       wait: if another process works on this run, wait for it and use its result.
 
     Returns:
-      "written", or "already there".
+      "written", or "already there"; a result in `results.FOLDER` is in its manifest then.
 
     Raises:
       RunError: for a variant that the experiment does not know.
@@ -212,7 +212,7 @@ def perform(run, *, folder=None, checkpoints=None, force=False, wait=False):
 
 def _accept(path):
     try:
-        results.load(path)
+        results.adopt(path)
     except results.ResultError as error:
         raise results.ResultError(f"{error} To replace it, delete it or add --force.") from error
     return "already there"
