@@ -224,3 +224,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("tfp-gaps: stopped; the same command continues from here", file=sys.stderr)
         return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
