@@ -1,8 +1,11 @@
 """The command line as a person and a script meet it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -85,6 +88,49 @@ def test_unwritable_folder_and_foreign_files(tmp_path, capsys):
     assert "Choose a folder that can be written" in capsys.readouterr().err
     assert run("verify", str(tmp_path / "file")) == 1
     assert "should be a stored result" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("death", "status", "told"),
+    [
+        # Both while TensorFlow is loaded in silence.
+        (
+            "os.write(2, b'F0 cpu_feature_guard.cc: no AVX\\n'); os.abort()",
+            134,
+            "signal SIGABRT, native code gave up, often for want of memory; its last words were "
+            "«F0 cpu_feature_guard.cc: no AVX»",
+        ),
+        ("os.kill(os.getpid(), 9)", 137, "signal SIGKILL, which is how the system ends what takes"),
+    ],
+)
+def test_a_run_that_a_signal_kills_says_so(tmp_path, death, status, told):
+    (tmp_path / "tensorflow.py").write_text(f"import os\n{death}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tfp_gaps", *smoke(tmp_path / "results")],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status
+    assert done.stderr.startswith(f"tfp-gaps: killed by {told}")
+    assert "the same command continues from there" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_run_is_asked_to_stop_through_the_process_that_watches_it(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("import time\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfp_gaps", *smoke(tmp_path / "results")],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lock = tmp_path / "results/.checkpoints/digits/smoke/k0-seed0.lock"
+    while not (lock.is_file() and lock.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM and "signal SIGTERM" in said
 
 
 def test_a_run_that_another_process_works_on(tmp_path, capsys):
