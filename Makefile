@@ -93,9 +93,8 @@ links: env ## Follow every link of the book; needs the network
 accessible: html ## Look at every page as axe-core does, by day and by night; needs Chromium
 	@$(PYTHON_IN_ENV) tools/accessibility.py
 
-audit: env ## Compare the lock with known vulnerabilities; needs the network
-	@$(BIN)/uv --no-config tool run --from pip-audit==2.9.0 pip-audit \
-	    --requirement requirements.lock --require-hashes --disable-pip
+audit: env ## Compare all locks with known vulnerabilities; needs the network
+	@$(PYTHON_IN_ENV) tools/audit.py
 
 archive: html ## Pack pages and stored results, with checksums, into _build/archive
 	@rm -rf _build/archive
