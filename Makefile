@@ -40,11 +40,8 @@ book: ## Execute the chapters that are stale, and build the pages into _build/ht
 	echo "$(CURDIR)/$(HTML)"
 	echo "The book is built, in $$((SECONDS / 60)) min $$((SECONDS % 60)) s."
 
-# A second build after a failed one would skip the pages that carry the warnings: start afresh.
 html: env
-	@$(PYTHON_IN_ENV) tools/mathjax.py
-	rm -rf _build/html _build/.doctrees _build/jupyter_execute
-	$(PYTHON_IN_ENV) tools/build.py .
+	@$(PYTHON_IN_ENV) tools/build.py .
 	test -s $(HTML)
 
 # The unit tests and the chapters run in separate processes: TensorFlow keeps what memory it took.
@@ -87,8 +84,7 @@ gpu: env ## Add the CUDA libraries to .venv, and say whether the GPU is fit for 
 	$(PYTHON_IN_ENV) tools/device.py
 
 links: env ## Follow every link of the book; needs the network
-	@$(PYTHON_IN_ENV) tools/mathjax.py
-	$(PYTHON_IN_ENV) tools/build.py . linkcheck
+	@$(PYTHON_IN_ENV) tools/build.py . linkcheck
 
 accessible: html ## Look at every page as axe-core does, by day and by night; needs Chromium
 	@$(PYTHON_IN_ENV) tools/accessibility.py

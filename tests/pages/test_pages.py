@@ -158,7 +158,7 @@ def site(tmp_path_factory):
     """The pages, built anew with warnings as errors."""
     mathjax.provide()
     folder = tmp_path_factory.mktemp("site")
-    assert build.build(folder) == 0
+    assert build.build(folder, repository="https://github.com/owner/fork") == 0
     return folder / "_build" / "html"
 
 

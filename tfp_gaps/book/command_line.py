@@ -192,7 +192,14 @@ def command_verify(arguments):
 
 def command_data(arguments):
     """Fetch a data set, or print where its files are."""
-    for path in data_sets.fetch(arguments.name):
+    try:
+        paths = data_sets.fetch(arguments.name)
+    except OSError as error:
+        raise OSError(
+            f"{str(error.strerror).rstrip('.')}. Fetched files lie in the cache, in the folder that "
+            f"XDG_CACHE_HOME names or else in ~/.cache: set it to one that can be written."
+        ) from error
+    for path in paths:
         _emit(arguments, {"data": arguments.name, "path": str(path)}, str(path))
     return 0
 
