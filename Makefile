@@ -12,6 +12,8 @@ PYTHON_IN_ENV := $(BIN)/python
 HTML := _build/html/index.html
 # Chapters for `make rerun`; empty means all.
 CHAPTERS ?=
+# Jupyter and the caches need a home; a user that the system does not know may have none.
+export HOME ?= $(CURDIR)/_build/home
 # Tests and chapters run side by side in so many processes; each takes up to 2 GB.
 WORKERS ?= 2
 # `make paper` gives each run two of so many cores.

@@ -38,17 +38,20 @@ class WatchedKernel(RunningKernel):
         # prints while TensorFlow is loaded in silence.
         self.folder = tempfile.TemporaryDirectory()
         self.log, silent = pathlib.Path(self.folder.name, "log"), f"{self.folder.name}/silent"
-        with self.log.open("a") as log:
-            self.km, self.kc = start_new_kernel(
-                startup_timeout,
-                kernel_name,
-                cwd=cwd,
-                stdout=log,
-                stderr=log,
-                env=os.environ | {endings.NATIVE_LOG: silent},
-                extra_arguments=["--IPKernelApp.capture_fd_output=False"],
-            )
-        self._ensure_iopub_up()
+        try:
+            with self.log.open("a") as log:
+                self.km, self.kc = start_new_kernel(
+                    startup_timeout,
+                    kernel_name,
+                    cwd=cwd,
+                    stdout=log,
+                    stderr=log,
+                    env=os.environ | {endings.NATIVE_LOG: silent},
+                    extra_arguments=["--IPKernelApp.capture_fd_output=False"],
+                )
+            self._ensure_iopub_up()
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}{self.last_words()}") from error
         os.truncate(self.log, 0)  # what the kernel says of itself at its start
 
     def get_message(self, stream, timeout=None):
@@ -74,8 +77,12 @@ class WatchedKernel(RunningKernel):
     def ending(self):
         """How the process ended, and the last that native code said."""
         process = getattr(self.km.provisioner, "process", None)
+        return endings.describe(process and process.poll()) + self.last_words()
+
+    def last_words(self):
+        """The last that native code said, or the kernel's own process."""
         texts = [path.read_text(errors="replace") for path in sorted(self.log.parent.glob("*"))]
-        return endings.describe(process and process.poll()) + endings.last_words(*texts)
+        return endings.last_words(*texts)
 
 
 nbval.plugin.RunningKernel = WatchedKernel
@@ -86,10 +93,19 @@ def is_cell(item):
     return isinstance(item, nbval.plugin.IPyNbCell)
 
 
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
-    """Skip the cells after one that did not run to its end."""
+    """Skip the cells after one that did not run to its end, or whose kernel did not start."""
     if is_cell(item) and (culprit := getattr(item.parent, "culprit", None)):
         pytest.skip(f"not executed, since {culprit} did not run to its end")
+    try:
+        return (yield)
+    except Exception as error:
+        if is_cell(item):
+            item.parent.culprit = f"{item.path.stem}, cell {item.cell_num}"
+            text = f"{item.parent.culprit} could not start: {error}"
+            item.user_properties.append(("failure", text))
+        raise
 
 
 @pytest.hookimpl(wrapper=True)
@@ -141,7 +157,8 @@ def _cause(error):
 def pytest_terminal_summary(terminalreporter):
     """Tell the first failure of each chapter: what comes after it may follow from it."""
     first = {}
-    for report in terminalreporter.stats.get("failed", []):
+    stats = terminalreporter.stats
+    for report in [*stats.get("error", []), *stats.get("failed", [])]:
         for name, text in report.user_properties:
             if name == "failure":
                 first.setdefault(report.nodeid.partition("::")[0], text)

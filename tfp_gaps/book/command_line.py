@@ -196,8 +196,8 @@ def command_data(arguments):
         paths = data_sets.fetch(arguments.name)
     except OSError as error:
         raise OSError(
-            f"{str(error.strerror).rstrip('.')}. Fetched files lie in the cache, in the folder that "
-            f"XDG_CACHE_HOME names or else in ~/.cache: set it to one that can be written."
+            f"{error.strerror or error}. Fetched files lie in the folder that XDG_CACHE_HOME "
+            f"names, or else in ~/.cache: set it to one that can be written."
         ) from error
     for path in paths:
         _emit(arguments, {"data": arguments.name, "path": str(path)}, str(path))
