@@ -95,10 +95,10 @@ def main(folder, builder="html"):
     except packages.FetchError as error:
         print(f"The pages need MathJax for their formulas: {error}", file=sys.stderr)
     except OSError as error:
-        where = error.filename or folder
+        where = f" ({error.filename})" if error.filename else ""
         print(
-            f"The pages cannot be built: {error.strerror or error} ({where}). Make it writable, "
-            f"with room for {NEEDED // 10**6} MB, or work in a copy of the checkout that is.",
+            f"The pages cannot be built: {error.strerror or error}{where}. They need a checkout "
+            f"that can be written, with room for {NEEDED // 10**6} MB.",
             file=sys.stderr,
         )
     except (BuildError, ChapterError, ValueError) as error:

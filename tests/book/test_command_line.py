@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tfp_gaps import storage
 from tfp_gaps.book import command_line, results, runs
+from tfp_gaps.book import data as data_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -131,6 +134,29 @@ def test_a_run_is_asked_to_stop_through_the_process_that_watches_it(tmp_path):
     process.terminate()
     _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + signal.SIGTERM and "signal SIGTERM" in said
+
+
+def test_a_full_disk_and_a_cache_that_cannot_be_written_are_named(tmp_path, monkeypatch, capsys):
+    done = subprocess.run(
+        [sys.executable, "-m", "tfp_gaps", *smoke(tmp_path / "results")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert (
+        f"the lock file {tmp_path}/results/.checkpoints/digits/smoke/k0-seed0.lock" in done.stderr
+    )
+    assert "File too large. Choose a folder that can be written (and has room)" in done.stderr
+    # A file where the folder of the cache should be.
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setitem(
+        data_sets.FILES, "digits", lambda: storage.write_atomically(tmp_path / "cache/a", b"1")
+    )
+    assert run("data", "fetch", "digits") == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/cache/a, but the system said: " in said and "XDG_CACHE_HOME" in said
 
 
 def test_a_run_that_another_process_works_on(tmp_path, capsys):

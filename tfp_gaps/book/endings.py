@@ -6,6 +6,7 @@ What native code printed while TensorFlow was loaded in silence (`tfp_gaps._tens
 file that the variable `NATIVE_LOG` names.
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -62,8 +63,8 @@ def supervise(command, advice):
     Returns:
       Its exit status; for a signal 128 and its number, as in a shell.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        log = pathlib.Path(folder, "native.log")
+    with _folder_of_logs() as folder:
+        log = pathlib.Path(folder, "native.log") if folder else pathlib.Path(os.devnull)
         process = subprocess.Popen(command, env=os.environ | {NATIVE_LOG: str(log)})
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
         signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
@@ -73,3 +74,10 @@ def supervise(command, advice):
         return status
     print(f"tfp-gaps: killed by {describe(status)}{said}. {advice}", file=sys.stderr)
     return 128 - status
+
+
+def _folder_of_logs():
+    try:
+        return tempfile.TemporaryDirectory()
+    except OSError:  # a full disk: the work itself will say so, or need none
+        return contextlib.nullcontext()
