@@ -4,7 +4,8 @@ nbval waits for a reply until the cell's time is over, also when the kernel has 
 that it has. This pytest plugin looks once a second whether the kernel is alive. After a cell that
 did not run to its end the chapter is in an unknown state: its other cells are skipped, instead of
 failing one after the other for want of a name. The first failure of each chapter is told once more
-at the end.
+at the end. Cells are counted from 1, text included, as the other tools do; the names of nbval's
+tests count code cells from 0.
 """
 
 import os
@@ -93,6 +94,11 @@ def is_cell(item):
     return isinstance(item, nbval.plugin.IPyNbCell)
 
 
+def _where(item):
+    cells = item.parent.nb.cells
+    return f"{item.path.stem}, cell {1 + [cell is item.cell for cell in cells].index(True)}"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
     """Skip the cells after one that did not run to its end, or whose kernel did not start."""
@@ -102,7 +108,7 @@ def pytest_runtest_setup(item):
         return (yield)
     except Exception as error:
         if is_cell(item):
-            item.parent.culprit = f"{item.path.stem}, cell {item.cell_num}"
+            item.parent.culprit = _where(item)
             text = f"{item.parent.culprit} could not start: {error}"
             item.user_properties.append(("failure", text))
         raise
@@ -116,7 +122,7 @@ def pytest_runtest_call(item):
     except Exception as error:
         if not is_cell(item):
             raise
-        where = f"{item.path.stem}, cell {item.cell_num}"
+        where = _where(item)
         told = _told(item, error)
         failed = any(output.output_type == "error" for output in item.test_outputs or [])
         if told or failed:
