@@ -12,6 +12,8 @@ PYTHON_IN_ENV := $(BIN)/python
 HTML := _build/html/index.html
 # Chapters for `make rerun`; empty means all.
 CHAPTERS ?=
+# Jupyter and the caches need a home; a user that the system does not know may have none.
+export HOME ?= $(CURDIR)/_build/home
 # Tests and chapters run side by side in so many processes; each takes up to 2 GB.
 WORKERS ?= 2
 # `make paper` gives each run two of so many cores.
@@ -40,11 +42,8 @@ book: ## Execute the chapters that are stale, and build the pages into _build/ht
 	echo "$(CURDIR)/$(HTML)"
 	echo "The book is built, in $$((SECONDS / 60)) min $$((SECONDS % 60)) s."
 
-# A second build after a failed one would skip the pages that carry the warnings: start afresh.
 html: env
-	@$(PYTHON_IN_ENV) tools/mathjax.py
-	rm -rf _build/html _build/.doctrees _build/jupyter_execute
-	$(PYTHON_IN_ENV) tools/build.py .
+	@$(PYTHON_IN_ENV) tools/build.py .
 	test -s $(HTML)
 
 # The unit tests and the chapters run in separate processes: TensorFlow keeps what memory it took.
@@ -87,15 +86,13 @@ gpu: env ## Add the CUDA libraries to .venv, and say whether the GPU is fit for 
 	$(PYTHON_IN_ENV) tools/device.py
 
 links: env ## Follow every link of the book; needs the network
-	@$(PYTHON_IN_ENV) tools/mathjax.py
-	$(PYTHON_IN_ENV) tools/build.py . linkcheck
+	@$(PYTHON_IN_ENV) tools/build.py . linkcheck
 
 accessible: html ## Look at every page as axe-core does, by day and by night; needs Chromium
 	@$(PYTHON_IN_ENV) tools/accessibility.py
 
-audit: env ## Compare the lock with known vulnerabilities; needs the network
-	@$(BIN)/uv --no-config tool run --from pip-audit==2.9.0 pip-audit \
-	    --requirement requirements.lock --require-hashes --disable-pip
+audit: env ## Compare all locks with known vulnerabilities; needs the network
+	@$(PYTHON_IN_ENV) tools/audit.py
 
 archive: html ## Pack pages and stored results, with checksums, into _build/archive
 	@rm -rf _build/archive

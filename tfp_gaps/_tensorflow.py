@@ -22,16 +22,23 @@ import sys
 
 @contextlib.contextmanager
 def _native_stderr_silenced():
-    """Send file descriptor 2 to the null device; Python's own exceptions still surface."""
+    """Send file descriptor 2 elsewhere; Python's own exceptions still surface.
+
+    It goes to the file that TFP_GAPS_NATIVE_LOG names, where whoever set it finds the last words of
+    a process that died here (an unfit processor, no memory), or else to the null device.
+    """
+    log = os.environ.get("TFP_GAPS_NATIVE_LOG") or os.devnull
     sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    saved, silent = os.dup(2), os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.dup2(null, 2)
+        os.dup2(silent, 2)
         yield
+        if log != os.devnull:
+            os.truncate(log, 0)  # nobody died: these were greetings
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(null)
+        os.close(silent)
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -13,9 +13,11 @@ import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from nbformat.v4 import new_output
 
 import reads
 from notebooks import ChapterError
+from tfp_gaps.book import endings
 
 TIMEOUT = 600
 """Seconds that one cell may take."""
@@ -75,11 +77,13 @@ def execute(project, name, notebook, timeout=TIMEOUT):
         timeout=timeout,
         kernel_name="python3",
         resources={"metadata": {"path": str(project.book)}},
+        # What native code prints goes to a file (`_kernel`): a dying kernel could not pass it on.
+        extra_arguments=["--IPKernelApp.capture_fd_output=False"],
         force_raise_errors=True,
         record_timing=False,
         coalesce_streams=True,
     )
-    started = time.perf_counter()
+    started, index = time.perf_counter(), 0
     try:
         with _kernel(client, project) as settings:
             for index, cell in enumerate(notebook.cells):
@@ -96,10 +100,10 @@ def execute(project, name, notebook, timeout=TIMEOUT):
             f"{name}, cell {index + 1} took more than {timeout} s:\n{cell.source}\n"
             "Make it smaller; paper-scale work belongs to `make paper`."
         ) from None
-    except DeadKernelError:
+    except DeadKernelError as error:
         raise ChapterError(
-            f"{name}, cell {index + 1}: the kernel died, most likely for want of memory:\n"
-            f"{cell.source}"
+            f"{name}, cell {index + 1}: the kernel died, most likely for want of memory ({error}). "
+            f"Give it more memory, or make the cell smaller:\n{notebook.cells[index].source}"
         ) from None
 
 
@@ -113,21 +117,50 @@ def clear(notebook):
 
 @contextlib.contextmanager
 def _kernel(client, project):
-    """Start a kernel that sees this checkout and nobody's personal settings; yield its own."""
+    """Start a kernel that sees this checkout and nobody's personal IPython settings.
+
+    Yields:
+        The folder of its own settings.
+
+    Raises:
+        DeadKernelError: if it dies; the message says how, and the last that native code said.
+    """
     paths = [str(project.root), os.environ.get("PYTHONPATH", "")]
     with tempfile.TemporaryDirectory() as settings:
         manager = client.create_kernel_manager()
         # Local files instead of network ports, which others on the machine could listen to.
         manager.transport, manager.connection_file = "ipc", f"{settings}/kernel.json"
+        log, silent = pathlib.Path(settings, "native.log"), pathlib.Path(settings, "silent.log")
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PYTHONNOUSERSITE": "1",
             "IPYTHONDIR": settings,
             **reads.watch(project, settings),
+            endings.NATIVE_LOG: str(silent),
         }
-        with client.setup_kernel(env=environment):
-            client.nb.metadata["language_info"] = _language(client)
-            yield settings
+        try:
+            with (
+                log.open("a") as file,
+                client.setup_kernel(env=environment, stdout=file, stderr=file),
+            ):
+                client.nb.metadata["language_info"] = _language(client)
+                log.write_text("")  # what the kernel says of itself at its start
+                yield settings
+                _keep(client.nb, log.read_text(errors="replace"))
+        except RuntimeError as error:
+            process = getattr(manager.provisioner, "process", None)
+            if process is None or process.poll() is None:
+                raise
+            said = [path.read_text(errors="replace") for path in (silent, log) if path.is_file()]
+            ending = endings.describe(process.poll()) + endings.last_words(*said)
+            raise DeadKernelError(ending) from error
+
+
+def _keep(notebook, printed):
+    """Show what native code printed at the end of the chapter, where `check` refuses it."""
+    if printed.strip():
+        cell = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
+        cell.outputs.append(new_output("stream", name="stderr", text=printed))
 
 
 def _language(client):

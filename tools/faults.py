@@ -215,7 +215,7 @@ class Faults:
 
 LOAD = """
 import sys
-from tfp_gaps import results
+from tfp_gaps.book import results
 try:
     results.load(sys.argv[1])
 except results.ResultError as error:
@@ -225,10 +225,9 @@ except results.ResultError as error:
 
 USE = """
 import sys
-import hashlib
-from tfp_gaps import data
+from tfp_gaps.book import data
 try:
-    digits = data.load("digits")
+    data.load("digits")
 except Exception as error:
     print(type(error).__name__, error)
     sys.exit(3)

@@ -8,7 +8,7 @@ the build copies to the root of the pages.
 import pathlib
 import sys
 
-from notebooks import write_bytes
+from notebooks import ChapterError, write_bytes
 from tfp_gaps.book.data import packages
 
 PACKAGE = ("mathjax", "3.2.2")
@@ -26,6 +26,7 @@ def provide(folder=FOLDER, *, fetch=packages.fetch_archive):
     Raises:
         FetchError: if they have to be fetched, and npm or the network is missing or the archive is
             not the expected one. Nothing is then written.
+        ChapterError: if they cannot be written.
     """
     marker, wanted = folder / "version", "@".join(PACKAGE)
     present = all((folder / name).is_file() for name in [*FILES.values(), marker.name])
@@ -33,7 +34,6 @@ def provide(folder=FOLDER, *, fetch=packages.fetch_archive):
         return folder
     archive = fetch(*PACKAGE, digest=DIGEST)
     contents = {name: packages.read_member(archive, path) for path, name in FILES.items()}
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_bytes(folder / name, content)
     write_bytes(marker, wanted.encode())
@@ -44,7 +44,7 @@ def main(folder=FOLDER):
     """Provide the files and return the exit status."""
     try:
         provide(folder)
-    except packages.FetchError as error:
+    except (packages.FetchError, ChapterError) as error:
         print(f"The pages need MathJax for their formulas: {error}", file=sys.stderr)
         return 1
     return 0

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 
 import nbformat
 import yaml
+
+from tfp_gaps import storage
 
 CLAIM_MIME = "application/vnd.tfp-gaps.claim+json"
 
@@ -89,13 +90,15 @@ def read(path):
 
 
 def write_bytes(path, content):
-    """Replace the file at `path` in one step: readers see the old or the new file."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Replace the file at `path` in one step: readers see the old or the new file.
+
+    Raises:
+        ChapterError: if it cannot be written; the old file is untouched.
+    """
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        storage.write_atomically(path, content)
+    except OSError as error:
+        raise ChapterError(error.strerror) from error
 
 
 def write_text(path, text):

@@ -1,14 +1,20 @@
 """The command line as a person and a script meet it."""
 
 import json
+import os
+import resource
+import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
 import pytest
 
+from tfp_gaps import storage
 from tfp_gaps.book import command_line, results, runs
+from tfp_gaps.book import data as data_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +92,72 @@ def test_unwritable_folder_and_foreign_files(tmp_path, capsys):
     assert "Choose a folder that can be written" in capsys.readouterr().err
     assert run("verify", str(tmp_path / "file")) == 1
     assert "should be a stored result" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("death", "status", "told"),
+    [
+        # Both while TensorFlow is loaded in silence.
+        (
+            "os.write(2, b'F0 cpu_feature_guard.cc: no AVX\\n'); os.abort()",
+            134,
+            "signal SIGABRT, native code gave up, often for want of memory; its last words were "
+            "«F0 cpu_feature_guard.cc: no AVX»",
+        ),
+        ("os.kill(os.getpid(), 9)", 137, "signal SIGKILL, which is how the system ends what takes"),
+    ],
+)
+def test_a_run_that_a_signal_kills_says_so(tmp_path, death, status, told):
+    (tmp_path / "tensorflow.py").write_text(f"import os\n{death}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tfp_gaps", *smoke(tmp_path / "results")],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status
+    assert done.stderr.startswith(f"tfp-gaps: killed by {told}")
+    assert "the same command continues from there" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_run_is_asked_to_stop_through_the_process_that_watches_it(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("import time\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfp_gaps", *smoke(tmp_path / "results")],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lock = tmp_path / "results/.checkpoints/digits/smoke/k0-seed0.lock"
+    while not (lock.is_file() and lock.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM and "signal SIGTERM" in said
+
+
+def test_a_full_disk_and_a_cache_that_cannot_be_written_are_named(tmp_path, monkeypatch, capsys):
+    done = subprocess.run(
+        [sys.executable, "-m", "tfp_gaps", *smoke(tmp_path / "results")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert (
+        f"the lock file {tmp_path}/results/.checkpoints/digits/smoke/k0-seed0.lock" in done.stderr
+    )
+    assert "File too large. Choose a folder that can be written (and has room)" in done.stderr
+    # A file where the folder of the cache should be.
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setitem(
+        data_sets.FILES, "digits", lambda: storage.write_atomically(tmp_path / "cache/a", b"1")
+    )
+    assert run("data", "fetch", "digits") == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/cache/a, but the system said: " in said and "XDG_CACHE_HOME" in said
 
 
 def test_a_run_that_another_process_works_on(tmp_path, capsys):

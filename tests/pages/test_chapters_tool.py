@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -12,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 import chapters
+import execution
 import finishing
 import staleness
 from execution import Cost
@@ -258,7 +260,15 @@ def test_a_run_leaves_a_finished_chapter(project, capsys):
     ("sources", "message"),
     [
         (["1", "x = 3\n1 / 0"], "ZeroDivisionError"),
-        (["import os\nos._exit(1)"], "the kernel died"),
+        (
+            ["1", "import os\nos._exit(1)"],
+            "the kernel died, most likely for want of memory (exit status 1). Give it more memory",
+        ),
+        (
+            ["import os", "os.write(2, b'Check failed: no room\\n  @ 0x7f\\n'); os.abort()"],
+            "(signal SIGABRT, native code gave up, often for want of memory; its last words were "
+            "«Check failed: no room»)",
+        ),
     ],
 )
 def test_a_failing_cell_leaves_the_chapter_as_it_was(project, capsys, sources, message):
@@ -272,6 +282,24 @@ def test_a_failing_cell_leaves_the_chapter_as_it_was(project, capsys, sources, m
     assert f"first, cell {len(sources) + 1}" in err
     assert sources[-1] in err
     assert "\x1b" not in err
+
+
+def test_a_cell_that_hangs_or_a_kernel_that_dies_ends_the_wait(project):
+    for source, limit, message in (
+        ("while True: 1", 3, "first, cell 2 took more than 3 s"),
+        ("import os; os.kill(os.getpid(), 9)", 600, "the kernel died.*SIGKILL"),
+    ):
+        notebook, started = save(project, "first", source), time.monotonic()
+        with pytest.raises(ChapterError, match=message):
+            execution.execute(project, "first", notebook, timeout=limit)
+        assert time.monotonic() - started < 15 + 10  # 15 s from the death, 10 s for the start
+
+
+def test_what_native_code_prints_is_kept_for_the_check(project, capsys):
+    save(project, "first", "import os\nsize = os.write(2, b'W0 no GPU\\n')", CHECKED)
+    assert command(project, "run", "first") == 0
+    assert command(project, "check") == 1
+    assert "prints to stderr: 'W0 no GPU" in capsys.readouterr().out
 
 
 def test_refresh_runs_readers_of_records_after_those_they_read(project, capsys):

@@ -148,6 +148,9 @@ def test_the_build_stops_at_what_is_missing(tmp_path, text, passes):
     shutil.copy(ROOT / "_config.yml", tmp_path)
     status = build.build(tmp_path / "out", root=tmp_path)
     assert (status == 0) is passes
+    if passes:  # without an address no button leads to one
+        page = (tmp_path / "out/_build/html/index.html").read_text()
+        assert not re.search("mybinder|colab|launch|source repository|open issue", page, re.I)
 
 
 # --- the book ------------------------------------------------------------------------------------
@@ -158,7 +161,7 @@ def site(tmp_path_factory):
     """The pages, built anew with warnings as errors."""
     mathjax.provide()
     folder = tmp_path_factory.mktemp("site")
-    assert build.build(folder) == 0
+    assert build.build(folder, repository="https://github.com/owner/fork") == 0
     return folder / "_build" / "html"
 
 
@@ -189,7 +192,9 @@ def test_a_doubted_claim_is_three_clicks_away(site):
         assert cell is not None and cell.find_parent(class_="cell") is not None, anchor
         chapter = name.removesuffix(".html")
         buttons = [a["href"] for a in page.find_all("a", href=True)]
-        assert any("mybinder.org" in url and f"{chapter}.ipynb" in url for url in buttons), name
+        for host in ("mybinder.org", "colab.research.google.com"):
+            wanted = (host, "owner/fork", f"{chapter}.ipynb")
+            assert any(all(part in url for part in wanted) for url in buttons), (name, host)
     assert decided > 50
 
 

@@ -214,7 +214,14 @@ def _report(arguments, path, problems, verdict):
 
 def command_data(arguments):
     """Fetch a data set, or print where its files are."""
-    for path in data_sets.fetch(arguments.name):
+    try:
+        paths = data_sets.fetch(arguments.name)
+    except OSError as error:
+        raise OSError(
+            f"{error.strerror or error}. Fetched files lie in the folder that XDG_CACHE_HOME "
+            f"names, or else in ~/.cache: set it to one that can be written."
+        ) from error
+    for path in paths:
         _emit(arguments, {"data": arguments.name, "path": str(path)}, str(path))
     return 0
 
@@ -246,3 +253,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("tfp-gaps: stopped; the same command continues from here", file=sys.stderr)
         return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -261,9 +261,12 @@ def exclusive(path, purpose, *, wait=False):
 
     Raises:
       BusyError: if another process holds it and `wait` is not given.
+      OSError: if it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as file:
+    with _told_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")  # noqa: SIM115 (closed by the next line)
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -276,10 +279,23 @@ def exclusive(path, purpose, *, wait=False):
                 ) from None
             print(f"waiting for {owner}, at work on «{purpose}»", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with _told_of(path):
+            file.truncate(0)
+            # Past the buffer, which would try again, and fail again, when the file is closed.
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield file
+
+
+@contextlib.contextmanager
+def _told_of(path):
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"expected to write the lock file {path}, but the system said: {error.strerror}. "
+            f"Choose a folder that can be written (and has room), then run the same command again",
+        ) from error
 
 
 # --- the declared list ----------------------------------------------------------------------------

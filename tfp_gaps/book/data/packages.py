@@ -52,7 +52,9 @@ def fetch_archive(name, version, *, digest):
 def _pack(package):
     with tempfile.TemporaryDirectory() as folder:
         try:
-            _call(["npm", "pack", package, "--pack-destination", ".", "--silent"], folder)
+            # Its cache and its messages lie in the user's folder, which may not be writable.
+            options = ["--cache", ".npm", "--loglevel", "error", "--logs-max", "0"]
+            _call(["npm", "pack", package, "--pack-destination", ".", *options], folder)
             return _only(folder, "*.tgz").read_bytes()
         except FetchError as error:
             raise FetchError(

@@ -74,7 +74,7 @@ def given_folder():
 
 
 def fetch(raw):
-    """Return the path of a raw file, which is fetched if it is nowhere yet.
+    """Return the path of a raw file, verified; it is fetched if it is nowhere yet.
 
     Raises:
       DataError: if it is missing and cannot be fetched, or is not what it should be.
@@ -83,6 +83,7 @@ def fetch(raw):
     for folder in filter(None, (given_folder(), cache_folder())):
         for name in raw.names:
             if (folder / name).is_file():
+                read_verified(folder / name, raw.digest, data_set=raw.data_set)
                 return folder / name
     try:
         content = download(raw.url)
