@@ -400,8 +400,7 @@ class Ledger:
     def put(self, name, value):
         """Glue `str(value)`, which the text shows by {glue:text}`CHAPTER-NAME`.
 
-        The output is that of `myst_nb.glue`, which hosted notebooks lack, and whose import takes
-        memory that a chapter has better use for.
+        The output is that of `myst_nb.glue`, which hosted notebooks lack.
         """
         prefix = "application/papermill.record/"
         scrapbook = {"name": f"{self.chapter}-{name}", "mime_prefix": prefix}
