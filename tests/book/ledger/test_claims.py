@@ -244,7 +244,7 @@ def displayed(monkeypatch):
 
 def test_what_is_glued_is_what_the_builder_expects(book, displayed):
     ledger = Ledger("water", book / "claims.yml")
-    for text in ("2.00 ± 0.50", "it's \"wet\"", "two\nlines", "long " * 60):
+    for text in ("2.00 ± 0.50", 'it\'s "wet"', "two\nlines", "long " * 60):
         ledger.put("depth", text)
         myst_nb.glue("water-depth", text, display=False)
         ours, theirs = displayed[-2:]
