@@ -19,7 +19,13 @@ WORKERS ?= 2
 # `make paper` gives each run two of so many cores.
 CORES ?= 2
 
-.PHONY: help env book html test lint unit verdicts rerun check summary data bench paper gpu links accessible audit archive lock clean
+# Every public module's imports and, of networks, training and bounds, what other versions may break.
+LIGHT := tests/test_package.py tests/test_storage.py tests/test_sequences.py tests/test_estimate.py \
+    tests/test_networks.py tests/test_training.py tests/models/test_vae.py \
+    tests/posteriors/test_families.py tests/exact/test_bit.py tests/exact/test_two_sensors.py \
+    tests/book/ledger
+
+.PHONY: help env book html test lint unit verdicts rerun check summary data bench paper gpu links colab light accessible audit archive lock clean
 
 help: ## Show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -84,6 +90,14 @@ paper: env data ## Compute the stored results that are missing: hours; resumes w
 gpu: env ## Add the CUDA libraries to .venv, and say whether the GPU is fit for the chapters
 	@$(BIN)/uv --no-config pip install --quiet --python $(PYTHON_IN_ENV) --require-hashes -r requirements-gpu.lock
 	$(PYTHON_IN_ENV) tools/device.py
+
+colab: env ## Run a chapter as Colab would, with its packages; needs Python 3.12 and 3.13, or the network
+	@$(PYTHON_IN_ENV) tools/colab.py try --python 3.12 --tensorflow 2.19
+	$(PYTHON_IN_ENV) tools/colab.py try --python 3.13 --tensorflow 2.20
+
+# In whatever environment is named: make light PYTHON_IN_ENV=python.
+light: ## The tests that tell in minutes whether the package works with other versions
+	@$(PYTHON_IN_ENV) -m pytest $(LIGHT)
 
 links: env ## Follow every link of the book; needs the network
 	@$(PYTHON_IN_ENV) tools/build.py . linkcheck

