@@ -3,6 +3,7 @@
 import re
 
 import notebooks
+import outputs
 import staleness
 from finishing import COST
 
@@ -11,7 +12,6 @@ MAXIMUM_BYTES = 1_500_000
 MAXIMUM_SECONDS, MAXIMUM_GIGABYTES = 150, 1.6
 """What a chapter may take on two cores: minutes for a reader, and a hosted notebook's 2 GB."""
 SHOWN = {"text/plain", "text/html", "text/markdown", "text/latex", notebooks.CLAIM_MIME}
-GLUED = "application/papermill.record/"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 # What is no sentence: cost, formulas, roles, code, links, headings, tables, HTML.
 _NO_SENTENCE = re.compile(
@@ -27,7 +27,7 @@ def problems(project, name):
     """Return what is wrong with a chapter, one line each; an empty list if nothing is."""
     path = project.path(name)
     notebook = notebooks.read(path)
-    found = staleness.reasons(project, name, notebook)
+    found = staleness.reasons(project, name, notebook) + outputs.problems(name, notebook)
     cells = notebooks.code_cells(notebook)
     if not any(cell.source.lstrip().startswith(CHECKED) for cell in cells):
         found.append(f"no cell starts with {CHECKED!r}, so nothing is compared when it is re-run")
@@ -62,7 +62,7 @@ def _cell_problems(cell):
         if output.output_type == "stream" and output.name == "stderr":
             yield f"prints to stderr: {output.text.strip()[:80]!r}"
         for kind in output.get("data", {}):
-            if kind not in SHOWN and not kind.startswith(("image/", GLUED)):
+            if kind not in SHOWN and not kind.startswith(("image/", outputs.GLUED)):
                 yield f"holds an output of the kind {kind}, which a page cannot show"
         if any(kind.startswith("image/") for kind in output.get("data", {})):
             yield from _figure_problems(cell)
