@@ -274,8 +274,8 @@ def _looks_alike(old, new, timing):
         return False
     for left, right in zip(before[1:], after[1:]) if not timing else ():
         left, right = ([float(number) for number in text.split()] for text in (left, right))
-        reach = max([*left, *right], default=0.0) - min([*left, *right], default=0.0)
-        tolerance = max(SEEN * reach, ABSOLUTE)
+        low, high = min([*left, *right], default=0.0), max([*left, *right], default=0.0)
+        tolerance = max(SEEN * (high - low), RELATIVE * max(-low, high), ABSOLUTE)
         if len(left) != len(right) or any(abs(a - b) > tolerance for a, b in zip(left, right)):
             return False
     return True

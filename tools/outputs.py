@@ -41,9 +41,12 @@ def words(cell):
 
 def problems(name, notebook):
     """Return where the chapter's outputs are not those of its execution, one line per cell."""
-    stored = notebook.metadata.get("tfp_gaps", {}).get("outputs")
+    own = notebook.metadata.get("tfp_gaps", {})
+    stored = own.get("outputs")
+    if stored is None and "inputs" not in own:
+        return []  # Never executed, as `staleness` says.
     remedy = f"Execute the chapter again: make rerun CHAPTERS={name}"
-    if not isinstance(stored, dict):
+    if not isinstance(stored, dict) or not all(map(_is_entry, stored.values())):
         return [f"no execution has left digests of its outputs. {remedy}"]
     cells = _code_cells(notebook)
     shown = any(cell.outputs for _, cell in cells)
@@ -55,6 +58,10 @@ def problems(name, notebook):
         found += [f"cell {number}: {fault}. {remedy}" for fault in faults]
     gone = stored.keys() - {cell.get("id") for _, cell in cells}
     return found + [f"the cell {key} of its execution is gone. {remedy}" for key in sorted(gone)]
+
+
+def _is_entry(entry):
+    return isinstance(entry, dict) and entry.keys() == {"code", "outputs", "words"}
 
 
 def _faults(cell, stored):
