@@ -5,7 +5,9 @@ import re
 import notebooks
 import outputs
 import staleness
+from execution import Cost
 from finishing import COST
+from outputs import GLUED
 
 MINIMUM_ALT_LENGTH = 40
 MAXIMUM_BYTES = 1_500_000
@@ -35,6 +37,10 @@ def problems(project, name):
         found.append(f"{path.stat().st_size} bytes, more than {MAXIMUM_BYTES}: use smaller figures")
     if not notebook.cells or COST[0] not in notebook.cells[0].source:
         found.append(f"the first cell has no {COST[0]} markers")
+    elif not _shows_its_cost(notebook):
+        found.append(
+            f"the cost in its first cell is not the measured one: make rerun CHAPTERS={name}"
+        )
     for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type == "code":
             found += [f"cell {number}: {problem}" for problem in _cell_problems(cell)]
@@ -44,6 +50,11 @@ def problems(project, name):
                 "cell; write a setting as a formula, between dollars"
             )
     return found
+
+
+def _shows_its_cost(notebook):
+    cost = notebook.metadata.get("tfp_gaps", {}).get("cost")
+    return cost is None or f"**Cost:** {Cost(**cost)}\n" in notebook.cells[0].source
 
 
 def bare_numbers(text):
@@ -62,7 +73,7 @@ def _cell_problems(cell):
         if output.output_type == "stream" and output.name == "stderr":
             yield f"prints to stderr: {output.text.strip()[:80]!r}"
         for kind in output.get("data", {}):
-            if kind not in SHOWN and not kind.startswith(("image/", outputs.GLUED)):
+            if kind not in SHOWN and not kind.startswith(("image/", GLUED)):
                 yield f"holds an output of the kind {kind}, which a page cannot show"
         if any(kind.startswith("image/") for kind in output.get("data", {})):
             yield from _figure_problems(cell)

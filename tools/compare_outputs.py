@@ -136,9 +136,8 @@ def shown(cell, mode="exact"):
         for kind, value in data.items():
             if mode == "numbers" and notebooks.CLAIM_MIME in data and kind.startswith("text/"):
                 continue  # The record says the same, with all digits.
-            bare = kind == notebooks.CLAIM_MIME or kind.startswith(outputs.GLUED)
-            key = name if bare else f"{name}, {kind}"
-            key = f"output {number}, {key}" if key in found else key
+            named = kind == notebooks.CLAIM_MIME or kind.startswith(outputs.GLUED)
+            key = name if named and name not in found else f"output {number}, {kind}"
             found[key] = "a picture" if kind.startswith("image/") else value
         plotted = output.get("metadata", {}).get("tfp_gaps", {}).get("plotted", {})
         found |= {f"figure, {artist}": Plotted(text) for artist, text in plotted.items()}
@@ -192,7 +191,8 @@ def _values(name, old, new, mode, timing):
 def _texts(name, old, new, timing):
     """Words must be the same, numbers close, or anything where they are timings."""
     old, new = (_PATH.sub("", re.sub(" +", " ", text)) for text in (old, new))
-    if _MEASURED.sub("0", old) != _MEASURED.sub("0", new):
+    words = (_MEASURED.sub(lambda m: "0 ± 0" if m[2] else "0", text) for text in (old, new))
+    if len(set(words)) > 1:
         yield Difference(name, *_around_first_difference(old, new))
     elif not timing:
         for left, right in zip(_MEASURED.finditer(old), _MEASURED.finditer(new), strict=True):
@@ -241,7 +241,7 @@ Number = collections.namedtuple("Number", "value error unit kind", defaults=["nu
 def _read(match):
     """Return the `Number` that a text shows."""
     texts = [
-        text and text.replace(",", "").replace("\N{MINUS SIGN}", "-") for text in match.groups()
+        text.replace(",", "").replace("\N{MINUS SIGN}", "-") for text in match.groups(default="0")
     ]
     value, decimals = float(texts[0]), re.search(r"\.(\d+)", texts[0])
     power = int(texts[0].partition("e")[2] or 0)

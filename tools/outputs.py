@@ -92,5 +92,5 @@ def label(output, number):
     data = output.get("data", {})
     glued = output.get("metadata", {}).get("scrapbook", {}).get("name")
     claim = data.get(notebooks.CLAIM_MIME, {}).get("id")
-    kind = "text/html" if "text/html" in data else next(iter(data), output.get("name", "error"))
+    kind = min(data, default=output.get("name", "error"))
     return glued or claim or f"output {number} ({kind})"

@@ -492,6 +492,20 @@ def test_check_finds_what_was_altered_after_the_execution(shown, capsys, change,
     assert "first" in chapters.stale(shown)
 
 
+def test_check_finds_a_cost_that_was_typed(shown, capsys):
+    notebook = load(shown, "first")
+    notebook.metadata.tfp_gaps.cost = vars(Cost(41.3, 60.0, 0.912, 2))
+    notebook.cells[0].source = TITLE.replace(
+        "<!-- /", "\n**Cost:** 41 s and 0.9 GB on 2 CPU cores\n<!-- /"
+    )
+    nbformat.write(notebook, shown.path("first"))
+    assert command(shown, "check") == 0
+    notebook.cells[0].source = notebook.cells[0].source.replace("41 s", "40 s")
+    nbformat.write(notebook, shown.path("first"))
+    assert command(shown, "check") == 1
+    assert "the cost in its first cell is not the measured one" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("digests", [None, {}, {"a": 1}, []])
 def test_a_chapter_without_digests_is_not_fit(shown, capsys, digests):
     notebook = load(shown, "first")

@@ -73,7 +73,7 @@ def names(found):
 @pytest.mark.parametrize(
     ("old", "new", "name"),
     [
-        (table("<td>4.56</td>"), table("<td>4.57</td>"), "output 1 (text/html), text/html"),
+        (table("<td>4.56</td>"), table("<td>4.57</td>"), "output 1, text/html"),
         (glued("a-gap", "1.23 ± 0.10"), glued("a-gap", "1.23 ± 0.11"), "a-gap"),
         (printed("C01 reproduced\n"), printed("C01 different\n"), "stdout"),
         (claim(gap=(1.0, 0.1)), claim(gap=(1.0 + 1e-12, 0.1)), "C01, gap"),
@@ -225,7 +225,7 @@ def test_of_declared_timings_names_words_and_verdicts_are_compared(mode):
     assert names(compare(old, [new[0], glued("a-time", "9 s"), new[2]], mode, source)) == ["a-time"]
     different = claim("different", ratio=(2.0, 0.0))
     assert "C01" in names(compare(old, [different, *new[1:]], mode, source))
-    assert names(compare(old, new[:2], mode, source)) == ["output 3 (text/html), text/html"]
+    assert names(compare(old, new[:2], mode, source)) == ["output 3, text/html"]
 
 
 # --- which comparison -----------------------------------------------------------------------------
@@ -277,7 +277,7 @@ PLANTED = {
     "code": lambda cell: cell.update(source="print('C01 different')"),
 }
 FOUND = {
-    "table": ["toy, cell 2, output 1 (text/html), text/html", "4.57", "4.56"],
+    "table": ["toy, cell 2, output 1, text/html", "4.57", "4.56"],
     "glue": ["toy, cell 3, a-gap\n  stored: '1.24'\n  found:  '1.23'"],
     "claim": ["toy, cell 4, C01, gap\n  stored: 1.1 ± 0.1\n  found:  1.0 ± 0.1"],
     "figure": ["toy, cell 5, figure, alt", "from 0 to 3", "from 0 to 2"],

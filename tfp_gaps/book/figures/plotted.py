@@ -9,6 +9,9 @@ import hashlib
 import matplotlib.axes
 import numpy as np
 
+RESIDUE = 1e-9
+"""Below this part of the largest value in its column, a value is what rounding left of zero."""
+
 
 def plotted(fig):
     """Return what a drawn figure plots, by artist (of three dimensions, their projection).
@@ -25,7 +28,7 @@ def plotted(fig):
     >>> fig = Figure()
     >>> _ = fig.add_subplot().plot([0, 1, 2], [0, 3, 1], label="gap")
     >>> plotted(fig)
-    {'axes 1, line 1 (gap)': '3 x 2 | 0 2 0 2 1 | 0 1 0 3 1.33333 | 9fffe52ba0f1d33c'}
+    {'axes 1, line 1 (gap)': '3 x 2 | 0 2 0 2 1 | 0 1 0 3 1.33333 | 8e427dad93195711'}
     """
     found = {}
     for number, axes in enumerate(fig.findobj(matplotlib.axes.Axes), start=1):
@@ -63,6 +66,8 @@ def _places(collection):
 
 def _summary(values):
     values = np.ma.filled(np.ma.asarray(values, float), np.nan)
+    sizes = np.where(np.isfinite(values), np.abs(values), 0.0)
+    values = np.where(sizes < RESIDUE * sizes.max(axis=0, initial=0.0), 0.0, values)
     digits = np.char.mod("%.6g", values)
     columns = []
     for column in values.T:
