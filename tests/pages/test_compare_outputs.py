@@ -5,21 +5,17 @@ import os
 import pathlib
 import subprocess
 import sys
-import warnings
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import compare_outputs
 import execution
 import finishing
 import notebooks
 import outputs
 from notebooks import CLAIM_MIME, Project
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # nbval's own deprecations.
-    import compare_outputs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GLUED = outputs.GLUED + "text/plain"
@@ -96,6 +92,13 @@ def test_the_message_shows_where_two_texts_part():
     [found] = compare([table(long)], [table(long.replace("150.5", "150.6"))], "exact")
     assert "150.5 ± 0.1" in found.stored and "150.6 ± 0.1" in found.found
     assert len(found.stored) < 150
+
+
+def test_what_is_printed_counts_as_one_text():
+    # nbval joins what is printed before and after a table; the stored chapter holds it apart.
+    apart = [printed("a\n"), table("1"), printed("b\n")]
+    assert compare(apart, [printed("a\nb\n"), table("1")], "exact") == []
+    assert names(compare(apart, [printed("b\n"), table("1")], "exact")) == ["stdout"]
 
 
 def test_words_of_a_figure_are_compared():
