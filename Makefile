@@ -53,7 +53,7 @@ html: env
 	test -s $(HTML)
 
 # The unit tests and the chapters run in separate processes: TensorFlow keeps what memory it took.
-test: ## Check style, run all tests and documentation examples, re-execute every chapter
+test: ## Check style, run all tests and documentation examples, execute and compare every chapter
 	@$(MAKE) lint
 	$(MAKE) unit
 	$(MAKE) verdicts

@@ -19,6 +19,7 @@ import checks
 import execution
 import finishing
 import notebooks
+import outputs
 import staleness
 from notebooks import ChapterError, Project
 from tfp_gaps.book.ledger import claims, scorecard
@@ -93,7 +94,8 @@ def stale(project):
     """Return a dict from each stale chapter to the reasons, in the order of execution."""
     found = {}
     for name in in_order(project, project.chapters()):
-        reasons = staleness.reasons(project, name, notebooks.read(project.path(name)))
+        notebook = notebooks.read(project.path(name))
+        reasons = staleness.reasons(project, name, notebook) + outputs.problems(name, notebook)
         if reasons:
             found[name] = reasons
     return found

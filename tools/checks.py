@@ -3,15 +3,17 @@
 import re
 
 import notebooks
+import outputs
 import staleness
+from execution import Cost
 from finishing import COST
+from outputs import GLUED
 
 MINIMUM_ALT_LENGTH = 40
 MAXIMUM_BYTES = 1_500_000
 MAXIMUM_SECONDS, MAXIMUM_GIGABYTES = 150, 1.6
 """What a chapter may take on two cores: minutes for a reader, and a hosted notebook's 2 GB."""
 SHOWN = {"text/plain", "text/html", "text/markdown", "text/latex", notebooks.CLAIM_MIME}
-GLUED = "application/papermill.record/"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 # What is no sentence: cost, formulas, roles, code, links, headings, tables, HTML.
 _NO_SENTENCE = re.compile(
@@ -27,7 +29,7 @@ def problems(project, name):
     """Return what is wrong with a chapter, one line each; an empty list if nothing is."""
     path = project.path(name)
     notebook = notebooks.read(path)
-    found = staleness.reasons(project, name, notebook)
+    found = staleness.reasons(project, name, notebook) + outputs.problems(name, notebook)
     cells = notebooks.code_cells(notebook)
     if not any(cell.source.lstrip().startswith(CHECKED) for cell in cells):
         found.append(f"no cell starts with {CHECKED!r}, so nothing is compared when it is re-run")
@@ -35,6 +37,10 @@ def problems(project, name):
         found.append(f"{path.stat().st_size} bytes, more than {MAXIMUM_BYTES}: use smaller figures")
     if not notebook.cells or COST[0] not in notebook.cells[0].source:
         found.append(f"the first cell has no {COST[0]} markers")
+    elif not _shows_its_cost(notebook):
+        found.append(
+            f"the cost in its first cell is not the measured one: make rerun CHAPTERS={name}"
+        )
     for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type == "code":
             found += [f"cell {number}: {problem}" for problem in _cell_problems(cell)]
@@ -44,6 +50,11 @@ def problems(project, name):
                 "cell; write a setting as a formula, between dollars"
             )
     return found
+
+
+def _shows_its_cost(notebook):
+    cost = notebook.metadata.get("tfp_gaps", {}).get("cost")
+    return cost is None or f"**Cost:** {Cost(**cost)}\n" in notebook.cells[0].source
 
 
 def bare_numbers(text):

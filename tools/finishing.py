@@ -7,6 +7,7 @@ import re
 from PIL import Image
 
 import notebooks
+import outputs
 import staleness
 from notebooks import ChapterError
 
@@ -19,7 +20,7 @@ _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def finish(project, name, notebook, cost, machine):
-    """Give an executed notebook its figures' words, its cost line, its stamp and stable metadata.
+    """Give an executed notebook its figures' words, cost line, stamps and stable metadata.
 
     Args:
       project, name, notebook: the chapter.
@@ -46,12 +47,14 @@ def finish(project, name, notebook, cost, machine):
     own["cost"] = vars(cost).copy()
     own["machine"] = machine
     own["inputs"] = staleness.inputs(project, name, notebook)
+    own["outputs"] = outputs.digests(notebook)
 
 
 def label_figure(name, cell):
     """Move name, caption and alt text from a figure's output to the metadata of its cell.
 
-    The page takes them from the cell only. Returns the words, or None if the cell has no figure.
+    The page takes them from the cell only; what is plotted stays with the output, to be compared.
+    Returns the words, or None if the cell has no figure.
     """
     shown = [out for out in cell.outputs if "tfp_gaps" in out.get("metadata", {})]
     if len(shown) > 1:
@@ -62,7 +65,8 @@ def label_figure(name, cell):
         for key in ("figure", "image"):
             cell.metadata.get("mystnb", {}).pop(key, None)
         return None
-    words = shown[0].metadata.pop("tfp_gaps")
+    words = shown[0].metadata["tfp_gaps"]
+    shown[0].metadata["tfp_gaps"] = {"plotted": words["plotted"]}
     page = cell.metadata.setdefault("mystnb", {})
     page["figure"] = {"name": words["name"], "caption": words["caption"]}
     page["image"] = {"alt": words["alt"]}

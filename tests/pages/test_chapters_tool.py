@@ -15,6 +15,7 @@ from PIL import Image
 import chapters
 import execution
 import finishing
+import outputs
 import staleness
 from execution import Cost
 from notebooks import CLAIM_MIME, ChapterError, Project
@@ -72,6 +73,7 @@ def stamp(project, name):
         cell.execution_count = count
     own = notebook.metadata.setdefault("tfp_gaps", {})
     own["inputs"] = staleness.inputs(project, name, notebook)
+    own["outputs"] = outputs.digests(notebook)
     nbformat.write(notebook, project.path(name))
 
 
@@ -217,7 +219,7 @@ def test_a_run_leaves_a_finished_chapter(project, capsys):
     figure = (
         "import base64\n"
         "from IPython.display import display\n"
-        'words = {"name": "fig-a", "caption": "Two.", "alt": "' + ALT + '"}\n'
+        'words = {"name": "fig-a", "caption": "Two.", "alt": "' + ALT + '", "plotted": {}}\n'
         f'png = {{"image/png": base64.b64decode("{PIXEL}"), "text/plain": "a"}}\n'
         'display(png, raw=True, metadata={"tfp_gaps": words, "image/png": {"width": 600}})'
     )
@@ -236,7 +238,10 @@ def test_a_run_leaves_a_finished_chapter(project, capsys):
         "figure": {"name": "fig-a", "caption": "Two."},
         "image": {"alt": ALT},
     }
-    assert cells[3].outputs[0].metadata == {"image/png": {"width": 600}}
+    assert cells[3].outputs[0].metadata == {
+        "image/png": {"width": 600},
+        "tfp_gaps": {"plotted": {}},
+    }
     own = notebook.metadata.tfp_gaps
     assert 0.2 < own.cost.peak_gigabytes < 1
     assert own.cost.cpu_seconds > 0
@@ -322,7 +327,7 @@ def test_refresh_runs_readers_of_records_after_those_they_read(project, capsys):
         (
             "import base64\n"
             "from IPython.display import display\n"
-            "w = {'name': 'fig-a', 'caption': 'c', 'alt': ''}\n"
+            "w = {'name': 'fig-a', 'caption': 'c', 'alt': '', 'plotted': {}}\n"
             "for _ in 'ab':\n    display({'text/plain': ''}, raw=True, metadata={'tfp_gaps': w})",
             TITLE,
             "one figure per cell",
@@ -490,6 +495,135 @@ def test_check_names_what_is_wrong(project, capsys, change, message):
     nbformat.write(notebook, project.path("first"))
     assert command(project, "check") == 1
     assert message in capsys.readouterr().out
+
+
+# --- outputs that are not those of the execution --------------------------------------------------
+
+
+def glued(name, value):
+    data = {"application/papermill.record/text/plain": repr(value)}
+    return new_output("display_data", data, metadata={"scrapbook": {"name": name}})
+
+
+@pytest.fixture
+def shown(project):
+    """A chapter that is fit to be committed and shows one output of every kind."""
+    save(project, "first", "gap, time", "table, record, figure", CHECKED)
+    notebook = load(project, "first")
+    _, numbers, others, verdict = notebook.cells
+    numbers.outputs = [glued("first-gap", "1.23 ± 0.10"), glued("first-time", "12,000")]
+    record = {"id": "C01", "estimates": {"gap": {"value": 1.234}}, "verdict": "reproduced"}
+    others.outputs = [
+        new_output("execute_result", {"text/html": "<td>4.56</td>", "text/plain": "4.56"}),
+        new_output("display_data", {CLAIM_MIME: record, "text/plain": "C01 reproduced"}),
+        new_output("display_data", {"image/png": PIXEL, "text/plain": ALT}),
+    ]
+    others.metadata.mystnb = {
+        "figure": {"name": "fig-a", "caption": "Two."},
+        "image": {"alt": ALT},
+    }
+    verdict.outputs = [new_output("stream", name="stdout", text="C01 reproduced\n")]
+    nbformat.write(notebook, project.path("first"))
+    stamp(project, "first")
+    return project
+
+
+def change_data(cell, output, kind, value):
+    notebook_data = cell.outputs[output].data
+    assert notebook_data[kind] != value
+    notebook_data[kind] = value
+
+
+def strip(*cells):
+    for cell in cells:
+        cell.outputs = []
+
+
+PLANTED = {
+    "a cell of a table": (
+        lambda c: change_data(c[2], 0, "text/html", "<td>4.57</td>"),
+        "cell 3: output 1 (text/html) was altered",
+    ),
+    "a glued number": (
+        lambda c: change_data(c[1], 0, outputs.GLUED + "text/plain", "'1.24 ± 0.10'"),
+        "cell 2: first-gap was altered",
+    ),
+    "a glued name": (
+        lambda c: c[1].outputs[0].metadata.scrapbook.update(name="first-gain"),
+        "cell 2: first-gain was altered",
+    ),
+    "a record": (
+        lambda c: c[2].outputs[1].data[CLAIM_MIME]["estimates"]["gap"].update(value=1.2341),
+        "cell 3: C01 was altered",
+    ),
+    "a verdict": (
+        lambda c: c[3].outputs[0].update(text="C01 different\n"),
+        "cell 4: output 1 (stdout) was altered",
+    ),
+    "a picture": (
+        lambda c: change_data(c[2], 2, "image/png", PIXEL.replace("Av4N", "Av4M")),
+        "cell 3: output 3 (image/png) was altered",
+    ),
+    "an alt text": (
+        lambda c: c[2].metadata.mystnb.image.update(alt=ALT.replace("2", "3")),
+        "cell 3: name, caption or alt text of its figure was altered",
+    ),
+    "a caption": (
+        lambda c: c[2].metadata.mystnb.figure.update(caption="Three."),
+        "cell 3: name, caption or alt text of its figure was altered",
+    ),
+    "one output removed": (
+        lambda c: c[2].outputs.pop(1),
+        "cell 3: it shows 2 outputs, and its execution gave 3",
+    ),
+    "one cell stripped": (lambda c: strip(c[1]), "cell 2: its outputs are stripped, 2 of them"),
+    "all but one stripped": (lambda c: strip(c[1], c[2]), "cell 3: its outputs are stripped, 3"),
+    "all stripped": (lambda c: strip(*c[1:]), "all outputs are stripped"),
+    "other code": (lambda c: c[1].update(source="gap"), "cell 2: its outputs belong to other code"),
+    "outputs exchanged": (
+        lambda c: c[1].outputs.reverse(),
+        "cell 2: first-time was altered",
+    ),
+    "a cell removed": (lambda c: c.pop(1), "of its execution is gone"),
+    "a cell added": (lambda c: c.append(new_code_cell("")), "its execution had no such cell"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), PLANTED.values(), ids=PLANTED)
+def test_check_finds_what_was_altered_after_the_execution(shown, capsys, change, message):
+    assert command(shown, "check") == 0
+    notebook = load(shown, "first")
+    change(notebook.cells)
+    nbformat.write(notebook, shown.path("first"))
+    assert command(shown, "check") == 1
+    found = [line for line in capsys.readouterr().out.splitlines() if message in line]
+    assert len(found) == 1
+    assert found[0].startswith("first: ")
+    assert found[0].endswith(". Execute the chapter again: make rerun CHAPTERS=first")
+    assert "first" in chapters.stale(shown)
+
+
+def test_check_finds_a_cost_that_was_typed(shown, capsys):
+    notebook = load(shown, "first")
+    notebook.metadata.tfp_gaps.cost = vars(Cost(41.3, 60.0, 0.912, 2))
+    notebook.cells[0].source = TITLE.replace(
+        "<!-- /", "\n**Cost:** 41 s and 0.9 GB on 2 CPU cores\n<!-- /"
+    )
+    nbformat.write(notebook, shown.path("first"))
+    assert command(shown, "check") == 0
+    notebook.cells[0].source = notebook.cells[0].source.replace("41 s", "40 s")
+    nbformat.write(notebook, shown.path("first"))
+    assert command(shown, "check") == 1
+    assert "the cost in its first cell is not the measured one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("digests", [None, {}, {"a": 1}, []])
+def test_a_chapter_without_digests_is_not_fit(shown, capsys, digests):
+    notebook = load(shown, "first")
+    notebook.metadata.tfp_gaps.outputs = digests
+    nbformat.write(notebook, shown.path("first"))
+    assert command(shown, "check") == 1
+    assert "make rerun CHAPTERS=first" in capsys.readouterr().out
 
 
 def test_ids_of_cells_depend_on_their_content_but_not_on_the_cost():

@@ -8,6 +8,7 @@ import pytest
 
 import checks
 import colab
+import compare_outputs
 import notebooks
 from notebooks import Project
 
@@ -54,6 +55,17 @@ def test_metadata_are_nobodys(chapter):
     assert dict(notebook.metadata.kernelspec) == KERNEL
     for cell in notebook.cells:
         assert not {"execution", "vscode", "colab"} & set(cell.metadata)
+
+
+# Cells whose numbers are not compared when they are executed again, since they show wall times.
+TIMINGS = {"amortisation": 1}
+
+
+def test_only_wall_times_are_exempt_from_the_comparison(chapter):
+    name, notebook = chapter
+    cells = [c for c in notebooks.code_cells(notebook) if compare_outputs.TIMING.search(c.source)]
+    assert len(cells) == TIMINGS.get(name, 0)
+    assert all("seconds" in cell.source for cell in cells)
 
 
 def decides_claims(name):

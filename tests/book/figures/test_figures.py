@@ -104,7 +104,10 @@ def test_show_in_a_notebook_sends_picture_and_words(fig, monkeypatch):
     assert data["image/png"].startswith(b"\x89PNG") and data["text/plain"] == ALT
     assert int.from_bytes(data["image/png"][16:20], "big") == 1200  # 6 inches at 200 dpi
     assert kwargs["metadata"]["image/png"] == {"width": 600}
-    assert kwargs["metadata"]["tfp_gaps"] == WORDS | {"caption": "A line with $x$."}
+    assert kwargs["metadata"]["tfp_gaps"] == WORDS | {
+        "caption": "A line with $x$.",
+        "plotted": {"axes 1, line 1": "2 x 2 | 0 1 0 1 0.5 | 0 2 0 2 1 | 676b8927d77d2a73"},
+    }
 
 
 @pytest.mark.parametrize(

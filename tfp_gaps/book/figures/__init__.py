@@ -16,6 +16,8 @@ import matplotlib.figure
 import matplotlib.pyplot as plt
 from cycler import cycler
 
+from tfp_gaps.book.figures.plotted import plotted
+
 WIDTH = 6.0
 """Width of a figure in inches: the text column of the page, and one third of it on a phone."""
 
@@ -94,7 +96,8 @@ def show(fig, *, name, caption, alt):
     """Display `fig` with its name, caption and alt text, and close it.
 
     The words travel in the output's metadata; executing the chapter moves them to the cell, where
-    the page takes them from. One figure per cell.
+    the page takes them from. What is plotted (`plotted`) travels there too and stays, so that the
+    next execution can be compared with it. One figure per cell.
 
     Args:
         fig: the `matplotlib.figure.Figure`.
@@ -130,7 +133,7 @@ def show(fig, *, name, caption, alt):
     fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     width = round(fig.get_figwidth() * DPI / 2)
     plt.close(fig)
-    _display(buffer.getvalue(), width, words)
+    _display(buffer.getvalue(), width, words, fig)
 
 
 def _text(value, name):
@@ -146,7 +149,7 @@ def _text(value, name):
     return " ".join(value.split())
 
 
-def _display(png, width, words):
+def _display(png, width, words, fig):
     """Show the picture in a notebook, and its alt text anywhere else."""
     try:
         from IPython import get_ipython
@@ -159,4 +162,5 @@ def _display(png, width, words):
         print(words["alt"])
         return
     data = {"image/png": png, "text/plain": words["alt"]}
-    display(data, raw=True, metadata={"image/png": {"width": width}, "tfp_gaps": words})
+    own = words | {"plotted": plotted(fig)}
+    display(data, raw=True, metadata={"image/png": {"width": width}, "tfp_gaps": own})
