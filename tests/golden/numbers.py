@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from tfp_gaps import storage
-from tfp_gaps._tensorflow import HAS_GPU
+from tfp_gaps._tensorflow import on_gpu
 from tfp_gaps.book import results
 
 FOLDER = Path(__file__).resolve().parent / "stored"
@@ -50,7 +50,7 @@ def machine_class():
     parts = [platform.system(), platform.machine(), vendor[1] if vendor else platform.processor()]
     parts += [feature for feature in FEATURES if feature in flags]
     parts += [f"{package}-{version(package)}" for package in PACKAGES]
-    return " ".join([*parts, "GPU" if HAS_GPU else "CPU"])
+    return " ".join([*parts, "GPU" if on_gpu() else "CPU"])
 
 
 def flatten(result, path=""):
