@@ -58,8 +58,13 @@ def _text(path):
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def execute(project, name, notebook, timeout=TIMEOUT):
+def execute(project, name, notebook, timeout=TIMEOUT, environment=None):
     """Execute `notebook` in place.
+
+    Args:
+      project, name, notebook: the chapter.
+      timeout: seconds that one cell may take.
+      environment: dict of variables that the kernel has beside those of this process.
 
     Returns:
         The `Cost`.
@@ -80,7 +85,7 @@ def execute(project, name, notebook, timeout=TIMEOUT):
     )
     started = time.perf_counter()
     try:
-        with _kernel(client, project):
+        with _kernel(client, project, environment or {}):
             for index, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, index)
             return _cost(client, time.perf_counter() - started)
@@ -107,19 +112,19 @@ def clear(notebook):
 
 
 @contextlib.contextmanager
-def _kernel(client, project):
+def _kernel(client, project, environment):
     """Start a kernel that sees this checkout and nobody's personal IPython settings."""
     paths = [str(project.root), os.environ.get("PYTHONPATH", "")]
     with tempfile.TemporaryDirectory() as settings:
         manager = client.create_kernel_manager()
         # Local files instead of network ports, which others on the machine could listen to.
         manager.transport, manager.connection_file = "ipc", f"{settings}/kernel.json"
-        environment = os.environ | {
+        whole = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PYTHONNOUSERSITE": "1",
             "IPYTHONDIR": settings,
         }
-        with client.setup_kernel(env=environment):
+        with client.setup_kernel(env=whole | environment):
             client.nb.metadata["language_info"] = _language(client)
             yield
 
