@@ -72,6 +72,15 @@ def test_elsewhere_a_draw_may_be_another_one_and_a_deterministic_number_may_not(
     assert len(numbers.differences("case", content, found, "there", decides=True)) == 1
 
 
+@pytest.mark.parametrize(("machine", "number"), [("a CPU", 2), ("b CPU", 2), ("b GPU", 0)])
+def test_what_a_gpu_compiles_is_another_draw(machine, number):
+    content = {"provenance": {"machine": "a CPU"}, "numbers": {"x": numbers.summarise([1, 2, 3])}}
+    found = {"x": numbers.summarise([1, 2.5, 2])}
+    assert len(numbers.differences("case", content, found, machine)) == number
+    found = {"x": numbers.summarise([7, 8, 9])}
+    assert numbers.differences("case", content, found, machine)
+
+
 def test_numbers_are_stored_whole_with_their_origin(tmp_path, monkeypatch):
     monkeypatch.setattr(numbers, "FOLDER", tmp_path)
     numbers.write("case", {"x": numbers.summarise([1 / 3, np.inf])}, seed=0)
