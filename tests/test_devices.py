@@ -1,13 +1,15 @@
 """One question about devices, asked where it is needed, and what follows from its answer."""
 
 import ast
+import inspect
 import pathlib
 
 import numpy as np
 import pytest
 
-from tfp_gaps import _tensorflow, filtering
+from tfp_gaps import _tensorflow, annealing, filtering
 from tfp_gaps._tensorflow import compiles, on_gpu
+from tfp_gaps.measuring import Effort
 from tfp_gaps.training import Settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -82,6 +84,8 @@ def test_whoever_leaves_compiling_open_asks():
         ("training", "settings.jit_compile"),  # yes, unless a size says no
         ("annealing", "jit_compile"),  # no, unless a caller says yes: models in their own words
     }
+    for function in (annealing.forward, annealing.reverse, Effort):
+        assert inspect.signature(function).parameters["jit_compile"].default is False
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,17 @@ def test_what_a_gpu_compiles_is_another_draw(machine, number):
     assert numbers.differences("case", content, found, machine)
 
 
+def test_the_error_of_another_draw_is_within_a_factor_of_two():
+    def differences(error, machine):
+        key = "gain/standard_error"
+        stored, found = ({key: numbers.summarise([each])} for each in (1.0, error))
+        content = {"provenance": {"machine": "a CPU"}, "numbers": stored}
+        return len(numbers.differences("case", content, found, machine))
+
+    assert [differences(error, "a GPU") for error in (0.55, 1.9, 0.45, 2.1)] == [0, 0, 1, 1]
+    assert differences(1.1, "b CPU") == 1
+
+
 def test_numbers_are_stored_whole_with_their_origin(tmp_path, monkeypatch):
     monkeypatch.setattr(numbers, "FOLDER", tmp_path)
     numbers.write("case", {"x": numbers.summarise([1 / 3, np.inf])}, seed=0)
