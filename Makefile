@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 PYTHON_IN_ENV := $(BIN)/python
 HTML := _build/html/index.html
-# Chapters for `make rerun`; empty means all.
+# Chapters for `make rerun` and `make verdicts`; empty means all.
 CHAPTERS ?=
 # Jupyter and the caches need a home; a user that the system does not know may have none.
 export HOME ?= $(CURDIR)/_build/home
@@ -67,7 +67,8 @@ unit: env data
 	$(PYTHON_IN_ENV) -m pytest -n $(WORKERS) --dist worksteal
 
 verdicts: env data
-	@$(PYTHON_IN_ENV) -m pytest -c tools/nbval.ini --rootdir . -n $(WORKERS) --dist loadfile book
+	@$(PYTHON_IN_ENV) -m pytest -c tools/nbval.ini --rootdir . -n $(WORKERS) --dist loadfile \
+	    $(or $(CHAPTERS:%=book/%.ipynb),book)
 
 rerun: env data ## Execute chapters again: all, or CHAPTERS="elbo digits"
 	@$(PYTHON_IN_ENV) tools/chapters.py rerun $(CHAPTERS)

@@ -360,7 +360,7 @@ def test_the_seed_decides(linear_chain):
 
 def test_compiled_filter_follows_the_same_law(world, linear_chain, monkeypatch):
     # As on a GPU. XLA has its own random numbers for resampling, and lacks some operations.
-    monkeypatch.setattr(filtering, "HAS_GPU", True)
+    monkeypatch.setenv("TFP_GAPS_ACT_AS_GPU", "1")
     x = np.ones([3, 2, 1])
     filtered = filtering.particle_filter(linear_chain.model(), x, num_particles=1000, seed=0)
     increments, mean, _ = kalman_filter(world.exact, x[:, 0], np.ones([3, 1], bool))

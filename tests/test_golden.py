@@ -79,6 +79,19 @@ def test_elsewhere_a_draw_may_be_another_one_and_a_deterministic_number_may_not(
     assert len(differences("case", content, found, "there", decides=True)) == 1
 
 
+@pytest.mark.parametrize(("machine", "number"), [("a CPU", 3), ("b CPU", 2), ("b GPU", 0)])
+def test_what_a_gpu_draws_is_compared_by_standard_errors_alone(machine, number):
+    def summaries(value, error, loss):
+        named = {"value": [value], "standard_error": [error], "losses": [loss] * 2}
+        return {key: summarise(values) for key, values in named.items()}
+
+    content = {"provenance": {"machine": "a CPU"}, "numbers": summaries(1.0, 0.1, 3.0)}
+    found = summaries(1.5, 0.1, 3.1)
+    assert len(differences("case", content, found, machine)) == number
+    assert differences("case", content, summaries(2.0, 0.1, 3.0), machine)
+    assert differences("case", content, {**found, "losses": found["value"]}, machine)
+
+
 def test_numbers_are_stored_whole_with_their_origin(tmp_path, monkeypatch):
     monkeypatch.setattr(numbers, "FOLDER", tmp_path)
     numbers.write("case", {"x": summarise([1 / 3, np.inf])}, seed=0)

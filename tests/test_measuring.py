@@ -1,10 +1,12 @@
 """Gaps of models that the package has never seen: known evidence, planted gaps, bad input."""
 
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from tfp_gaps import measuring
+from tfp_gaps import annealing, measuring
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.measuring import Effort, Model, measure
 
@@ -138,6 +140,43 @@ def test_annealing_brackets_the_evidence(world):
     assert abs((upper - truth).mean()) < 0.1
     assert "lower bound" in found.report.basis["evidence"]
     assert abs(found.report.evidence.value - truth.mean()) < 0.02
+
+
+@pytest.fixture
+def chains_compiled(monkeypatch):
+    """Act as on a GPU, and list what annealing asks of `tf.function`; compile nothing."""
+    monkeypatch.setenv("TFP_GAPS_ACT_AS_GPU", "1")
+    asked, build = [], tf.function
+
+    def function(*arguments, jit_compile=None, **options):
+        asked.append(jit_compile)
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(annealing.tf, "function", function)
+    return asked
+
+
+def test_chains_over_a_users_model_end_within_seconds_where_a_gpu_is(world, chains_compiled):
+    # XLA would fill the memory and not come back, of this model as of every AutoBatched one.
+    model, latents, x = world
+    effort = Effort(num_samples=100, search_steps=20, num_chains=4, num_temperatures=40)
+    started = time.process_time()
+    found = measure(model, factorised, x[:3], seed=0, effort=effort)
+    few = {"z": latents["z"][:, :3]}
+    upper, _ = measuring.upper_bound(model, few, x[:3], seed=0, effort=effort)
+    assert time.process_time() - started < 60  # ten, whatever else the machine does
+    assert np.all(found.bounds["annealed"] < upper + 1.0)
+    assert chains_compiled.count(False) == 2 and True not in chains_compiled
+
+
+def test_chains_are_compiled_for_those_who_ask(world, chains_compiled):
+    model, latents, x = world
+    effort = Effort(
+        num_samples=100, search_steps=1, num_chains=2, num_temperatures=20, jit_compile=True
+    )
+    measure(model, factorised, x[:1], seed=0, effort=effort)
+    measuring.upper_bound(model, {"z": latents["z"][:, :1]}, x[:1], seed=0, effort=effort)
+    assert chains_compiled.count(True) == 2
 
 
 def test_a_seed_gives_the_same_again(world):

@@ -299,7 +299,8 @@ from tfp_gaps.book.experiments.sequential import Design, fit_jointly
 from tfp_gaps.posteriors.conditions import LookAhead
 x = np.random.default_rng(0).normal(size=[6, 64, 2]).astype("float32")
 splits = Splits(*[Sequences(x)] * 3, "noise")
-settings = training.Settings(12, 16, clip_norm=50.0, steps_per_call=4, learning_rate=1e-2)
+options = {"clip_norm": 50.0, "steps_per_call": 4, "learning_rate": 1e-2}
+settings = training.Settings(12, 16, num_shards=2, **options)
 design = Design(2, 8, "normal", settings, settings)
 alone = fit_jointly(splits, design, conditions=LookAhead(1), seeds=[0, 1])
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -58,8 +58,31 @@ with _native_stderr_silenced():
 
     # Listing devices and compiling once start the runtimes, whose greetings belong to the same
     # silence.
-    HAS_GPU = bool(tf.config.list_physical_devices("GPU"))
+    _HAS_GPU = bool(tf.config.list_physical_devices("GPU"))
     tf.function(lambda: tf.zeros([]), jit_compile=True)()
+
+
+def on_gpu():
+    """Whether to go the ways of a GPU: the one question about devices that the package asks.
+
+    A GPU is there, or TFP_GAPS_ACT_AS_GPU=1, by which a CPU goes the same ways: what they compute
+    can then be checked without one.
+
+    Raises:
+      ValueError: for another value of the variable than 0 or 1.
+    """
+    asked = os.environ.get("TFP_GAPS_ACT_AS_GPU", "")
+    if asked not in ("", "0", "1"):
+        raise ValueError(
+            f"TFP_GAPS_ACT_AS_GPU must be 0 or 1, but is {asked!r}. Set it to 1 to go the ways of "
+            "a GPU, or unset it."
+        )
+    return _HAS_GPU or asked == "1"
+
+
+def compiles(jit_compile):
+    """Whether XLA compiles: as a caller asked, and where nobody did (None), on a GPU."""
+    return on_gpu() if jit_compile is None else jit_compile
 
 
 def _without_broadcasting(product):
@@ -96,4 +119,4 @@ tf.config.experimental.enable_tensor_float_32_execution(False)
 # advice against it would land in the chapters.
 tf.get_logger().setLevel("ERROR")
 
-__all__ = ["HAS_GPU", "tf", "tfk", "tfp"]
+__all__ = ["compiles", "on_gpu", "tf", "tfk", "tfp"]

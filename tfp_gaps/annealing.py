@@ -34,7 +34,7 @@ import numpy as np
 from scipy import special
 
 from tfp_gaps import _checks
-from tfp_gaps._tensorflow import HAS_GPU, tf, tfp
+from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.networks import replica_seeds
 
 SCHEDULES = ("linear", "sigmoid")
@@ -152,7 +152,7 @@ def forward(
     initial=None,
     dtype=tf.float32,
     step_sizes=None,
-    jit_compile=HAS_GPU,
+    jit_compile=False,
 ):
     """Bound ln p(x) from below.
 
@@ -173,7 +173,8 @@ def forward(
       dtype: of the latents.
       step_sizes: [segments, *batch], from an earlier run; None to tune them in a pilot run, which
         takes about half of the run's own time.
-      jit_compile: compile with XLA.
+      jit_compile: compile with XLA, which pays on a GPU. For plain densities: XLA does not end over
+        a joint distribution that batches automatically (JointDistribution*AutoBatched).
 
     Returns:
       `Annealed`, whose `log_evidence` is a lower bound in expectation.
@@ -213,7 +214,7 @@ def reverse(
     initial=None,
     dtype=tf.float32,
     step_sizes=None,
-    jit_compile=HAS_GPU,
+    jit_compile=False,
 ):
     """Bound ln p(x) from above, from exact draws of the posterior.
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfp_gaps import _checks
-from tfp_gaps._tensorflow import HAS_GPU, tf
+from tfp_gaps._tensorflow import compiles, tf
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.models.state_space import log_likelihood
 from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
@@ -133,7 +133,7 @@ def elbo(
     seed,
     repetitions=1,
     batch_size=500,
-    jit_compile=HAS_GPU,
+    jit_compile=None,
 ):
     """Evidence lower bound of each sequence under each replica.
 
@@ -148,7 +148,7 @@ def elbo(
       repetitions: draws of the whole path per sequence.
       batch_size: sequences evaluated at once; bounds the memory.
       jit_compile: compile with XLA. On a CPU compiling costs more time and memory than one
-        evaluation saves, so it is on by default only where there is a GPU.
+        evaluation saves, so None does it only where there is a GPU.
 
     Returns:
       A `Profile`, nats per sequence and per step.
@@ -169,7 +169,7 @@ def elbo(
     sequences = as_sequences(sequences)
     _checks.integer(repetitions, "repetitions", minimum=1)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=compiles(jit_compile))
     def terms(batch, seeds):
         time, _, size, _ = batch.observations.shape
         noise = replica_normal([time, size, model.latent_size], seeds, axis=1)
@@ -198,7 +198,7 @@ def iwae(
     seed,
     repetitions=1,
     paths_at_once=2500,
-    jit_compile=HAS_GPU,
+    jit_compile=None,
 ):
     """Importance-weighted bound with K paths per sequence.
 
@@ -230,7 +230,7 @@ def iwae(
     _checks.integer(repetitions, "repetitions", minimum=1)
     batch_size = max(1, paths_at_once // k)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=compiles(jit_compile))
     def bound(batch, seeds):
         return log_mean_exp(importance_log_weights(model, posterior, batch, seeds, num_samples=k))
 
@@ -429,7 +429,7 @@ def evaluate_static(
     seed,
     data_at_once=100,
     draws_at_once=5000,
-    jit_compile=HAS_GPU,
+    jit_compile=None,
 ):
     """ELBO and IWAE-K of one q per datum, from the same K draws.
 
@@ -440,7 +440,7 @@ def evaluate_static(
       seed: int, of the draws.
       data_at_once, draws_at_once: data per call, and draws (data times samples) per call; they
         bound the memory of a call. What stays are the log weights, one number per draw.
-      jit_compile: compile with XLA.
+      jit_compile: as in `elbo`.
 
     Returns:
       `Bounds` with fields [replicas, data], nats per datum.
@@ -451,7 +451,7 @@ def evaluate_static(
     k = _checks.integer(num_samples, "num_samples", minimum=2, advice="Use 1000 for tables.")
     observations = families.check_observations(observations, model, parameters)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=compiles(jit_compile))
     def weights_of(part, own, seeds, size):
         shape = [size, part.shape[1], family.num_noise]
         noise = tf.transpose(replica_normal(shape, seeds), [1, 0, 2, 3])

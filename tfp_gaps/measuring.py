@@ -241,6 +241,7 @@ class Effort:
     search_steps: of Adam, for the best q; learning_rate falls along a cosine to a twentieth.
     search_samples: draws per step.
     num_chains, num_temperatures: of annealed importance sampling; 0 chains for none.
+    jit_compile: compile the chains with XLA, as in `annealing.forward`.
 
     >>> Effort(num_chains=0).num_samples  # no annealing
     1000
@@ -252,6 +253,7 @@ class Effort:
     search_samples: int = 16
     num_chains: int = 16
     num_temperatures: int = 300
+    jit_compile: bool = False
 
     def __post_init__(self):
         _checks.integer(self.num_samples, "num_samples", minimum=2, advice="Use 1000 for tables.")
@@ -435,6 +437,7 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
         seed=seed + 1,
         initial=_initial(best),
         dtype=model._dtype,
+        jit_compile=effort.jit_compile,
     )
     return found.log_evidence(), found.standard_error()
 
@@ -603,6 +606,7 @@ def _anneal(model, best, x, effort, seed):
         seed=seed,
         initial=_initial(best),
         dtype=model._dtype,
+        jit_compile=effort.jit_compile,
     )
 
 

@@ -56,7 +56,8 @@ def replica_normal(shape, seeds, axis=0):
 
     `axis` is where the replicas stand: 1 for noise [time, num_replicas, ...].
     """
-    # The generator is named, because the default differs between devices and compilers.
+    # The generator is named, because the default differs between devices and compilers. Of its
+    # bits XLA makes other normal numbers than TensorFlow: what is compiled is another draw.
     draws = [tf.random.stateless_normal(shape, seed, alg="philox") for seed in tf.unstack(seeds)]
     return tf.stack(draws, axis)
 

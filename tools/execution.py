@@ -61,8 +61,13 @@ def _text(path):
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def execute(project, name, notebook, timeout=TIMEOUT):
+def execute(project, name, notebook, timeout=TIMEOUT, environment=None):
     """Execute `notebook` in place, and note in its metadata which stored results it reads.
+
+    Args:
+      project, name, notebook: the chapter.
+      timeout: seconds that one cell may take.
+      environment: dict of variables that the kernel has beside those of this process.
 
     Returns:
         The `Cost`.
@@ -85,7 +90,7 @@ def execute(project, name, notebook, timeout=TIMEOUT):
     )
     started, index = time.perf_counter(), 0
     try:
-        with _kernel(client, project) as settings:
+        with _kernel(client, project, environment or {}) as settings:
             for index, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, index)
             cost = _cost(client, time.perf_counter() - started)
@@ -116,7 +121,7 @@ def clear(notebook):
 
 
 @contextlib.contextmanager
-def _kernel(client, project):
+def _kernel(client, project, environment):
     """Start a kernel that sees this checkout and nobody's personal IPython settings.
 
     Yields:
@@ -131,7 +136,7 @@ def _kernel(client, project):
         # Local files instead of network ports, which others on the machine could listen to.
         manager.transport, manager.connection_file = "ipc", f"{settings}/kernel.json"
         log, silent = pathlib.Path(settings, "native.log"), pathlib.Path(settings, "silent.log")
-        environment = os.environ | {
+        whole = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PYTHONNOUSERSITE": "1",
             "IPYTHONDIR": settings,
@@ -141,7 +146,7 @@ def _kernel(client, project):
         try:
             with (
                 log.open("a") as file,
-                client.setup_kernel(env=environment, stdout=file, stderr=file),
+                client.setup_kernel(env=whole | environment, stdout=file, stderr=file),
             ):
                 client.nb.metadata["language_info"] = _language(client)
                 log.write_text("")  # what the kernel says of itself at its start

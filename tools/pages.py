@@ -13,6 +13,7 @@ import api
 import mutation
 import notebooks
 import staleness
+import variants
 from checks import MAXIMUM_GIGABYTES, MAXIMUM_SECONDS
 from finishing import title
 from notebooks import Project, write_text
@@ -48,6 +49,7 @@ def write(root):
         "licences": licences(project),
         "mutation": mutants(project),
         "faults": faults(project),
+        "variants": circumstances(project),
         "api": api.lines(project.root),
     }
     folder = project.book / FOLDER
@@ -269,6 +271,20 @@ def faults(project):
     ]
     head = ["what was done", "what came of it", "nothing lost, nothing wrong accepted"]
     return [*table(head, cells), "", f"Commit `{stored['commit']}`, {stored['seconds']} s."]
+
+
+# --- what was executed under other circumstances -------------------------------------------------
+
+
+def circumstances(project):
+    """Return what differed from the stored chapters, for each chapter and variant."""
+    stored = _stored(project, "variants.json")
+    if stored is None:
+        return ["Not run yet: `python tools/variants.py`."]
+    lines = table(*variants.table(stored))
+    commits = ", ".join(f"`{commit}`" for commit in sorted({row["commit"] for row in stored}))
+    machines = ", ".join(sorted({_machine(row["machine"]) for row in stored}))
+    return [*lines, "", f"Commit {commits}, {machines}."]
 
 
 def _stored(project, name):

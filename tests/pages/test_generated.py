@@ -1,5 +1,6 @@
 """What pages take from data: it says what the notebooks and the ledger say."""
 
+import json
 import pathlib
 
 import nbformat
@@ -67,6 +68,27 @@ def test_costs_say_machine_and_state(project):
     assert lines[-2:] == [
         f"| [Sums](sums.ipynb) | 2 | 4 | 0.25 | 2 | {machine} | {state} |",
         "| **all, one after the other** | 2 | 4 | 0.25 |  |  |  |",
+    ]
+
+
+def test_what_differs_elsewhere_is_a_table(project):
+    assert pages.circumstances(project) == ["Not run yet: `python tools/variants.py`."]
+    found = {
+        "outputs": 7,
+        "different": 2,
+        "other_words": 1,
+        "flips": ["C01: reproduced -> different"],
+    }
+    found |= {"largest_relative": 0.0123, "largest_in_errors": 0.44, "differences": []}
+    row = {"chapter": "sums", "variant": "avx2", "commit": "abc", "machine": MACHINE}
+    failed = row | {"variant": "act-as-gpu", "failure": "sums, cell 2 took more than 600 s:\nadd()"}
+    (project.root / "tools").mkdir()
+    (project.root / "tools/variants.json").write_text(json.dumps([row | found, failed]))
+    assert pages.circumstances(project)[2:] == [
+        "| sums | avx2 | 7 | 2 | 1 | 0.01 | 0.4 | C01: reproduced -> different |",
+        "| sums | act-as-gpu | **failed**: sums, cell 2 took more than 600 s: |  |  |  |  |  |",
+        "",
+        "Commit `abc`, Abacus, 8 GB, Bead.",
     ]
 
 

@@ -1,5 +1,6 @@
 """Per-datum optimisation against the closed forms of a linear-Gaussian model."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -65,10 +66,13 @@ def fixed(num_steps, **options):
 
 
 def test_factorised_optimum_is_the_closed_form():
-    found = optimise(make("factorised"), start(make("factorised")))
+    # A lower rate at the end than elsewhere: after one of 5e-3 it depends on the draws, which are
+    # other ones in a compiled search, whether the loss is within the last tolerance below.
+    search = replace(THOROUGH, learning_rates=(5e-2, 5e-3, 1e-3))
+    found = optimise(make("factorised"), start(make("factorised")), search=search)
     mean, log_scale = np.split(found.parameters.outputs.numpy()[0], 2, -1)
     expected = -0.5 * np.log(np.diag(PRECISION))
-    # Adam at a rate of 5e-3 on noisy gradients wanders by a few rates around the optimum.
+    # Adam on noisy gradients wanders by a few rates around the optimum.
     np.testing.assert_allclose(mean, MEANS, atol=0.03)
     np.testing.assert_allclose(log_scale, np.tile(expected, [COUNT, 1]), atol=0.03)
     gap = divergence(mean, np.exp(2 * log_scale)[:, :, None] * np.eye(2))

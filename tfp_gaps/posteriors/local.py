@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfp_gaps import _checks
-from tfp_gaps._tensorflow import HAS_GPU, tf, tfk
+from tfp_gaps._tensorflow import compiles, tf, tfk
 from tfp_gaps.networks import replica_normal, replica_seeds
 from tfp_gaps.posteriors import families
 
@@ -72,7 +72,7 @@ class SearchResult(NamedTuple):
     looks: list
 
 
-def optimise(model, family, start, observations, search, *, seed, jit_compile=HAS_GPU):
+def optimise(model, family, start, observations, search, *, seed, jit_compile=None):
     """Maximise the ELBO of each datum over its own q.
 
     Args:
@@ -82,7 +82,7 @@ def optimise(model, family, start, observations, search, *, seed, jit_compile=HA
       observations: [replicas or 1, data, pixels].
       search: `Search`.
       seed: int, of the draws.
-      jit_compile: compile a step with XLA.
+      jit_compile: compile a step with XLA; None where there is a GPU.
 
     Returns:
       `SearchResult`.
@@ -147,7 +147,7 @@ class _Batch:
         replicas, size = self._part.shape[:2]
         shape = [self._search.num_samples, size, family.num_noise]
 
-        @tf.function(jit_compile=jit_compile)
+        @tf.function(jit_compile=compiles(jit_compile))
         def gradients(seeds):
             noise = tf.transpose(replica_normal(shape, seeds), [1, 0, 2, 3])
             variables = self._variables()

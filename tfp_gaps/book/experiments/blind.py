@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfp_gaps import _checks, annealing, bounds, gaps, training
-from tfp_gaps._tensorflow import HAS_GPU, tf, tfp
+from tfp_gaps._tensorflow import compiles, on_gpu, tf, tfp
 from tfp_gaps.book import results, scales
 from tfp_gaps.book.data.images import flatten
 from tfp_gaps.book.data.splits import Splits
@@ -164,7 +164,7 @@ class HiddenMeans(NamedTuple):
     acceptance: float
 
 
-def conditional_draws(model, simulated, visible, size, *, seed, jit_compile=HAS_GPU):
+def conditional_draws(model, simulated, visible, size, *, seed, jit_compile=None):
     """Draw from p(z | C) for images drawn from the model itself.
 
     Args:
@@ -173,7 +173,7 @@ def conditional_draws(model, simulated, visible, size, *, seed, jit_compile=HAS_
       visible: 0/1 array [pixels].
       size: `Size`.
       seed: int.
-      jit_compile: compile with XLA.
+      jit_compile: compile with XLA; None where there is a GPU.
 
     Returns:
       latents: [steps, chains, images, latent].
@@ -188,7 +188,7 @@ def conditional_draws(model, simulated, visible, size, *, seed, jit_compile=HAS_
         seen = mask * (images * outputs - tf.nn.softplus(outputs))
         return tf.reduce_sum(seen, -1) - 0.5 * tf.reduce_sum(latents**2, -1)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=compiles(jit_compile))
     def chains(chain_seed):
         kernel = tfp.mcmc.HamiltonianMonteCarlo(
             log_posterior,
@@ -307,13 +307,13 @@ def sandwich(model, simulated, size, *, seed):
         batch_shape=(1, len(latents)),
         latent_size=model.latent_size,
         seed=seed,
+        jit_compile=on_gpu(),
         **size.annealed,
     )
     options = {k: v for k, v in size.annealed.items() if k != "num_chains"}
+    options |= {"step_sizes": lower.step_sizes, "jit_compile": on_gpu()}
     draws = np.broadcast_to(latents, (size.annealed["num_chains"], 1, *latents.shape))
-    upper = annealing.reverse(
-        log_joint, draws, seed=seed + 1, step_sizes=lower.step_sizes, **options
-    )
+    upper = annealing.reverse(log_joint, draws, seed=seed + 1, **options)
     return {
         "lower": vae.listed(lower.log_evidence()[0]),
         "upper": vae.listed(upper.log_evidence()[0]),

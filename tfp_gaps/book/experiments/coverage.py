@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfp_gaps import _checks, annealing, bounds
-from tfp_gaps._tensorflow import tf
+from tfp_gaps._tensorflow import on_gpu, tf
 from tfp_gaps.exact.factor_analysis import FactorAnalysis
 from tfp_gaps.exact.two_sensors import TwoSensors
 from tfp_gaps.models.vae import VAE
@@ -236,7 +236,7 @@ def _from_chains(model, worlds, size, seed):
     def log_joint(z):
         return model.log_joint(z, data)
 
-    options = dict(size.annealed)
+    options = size.annealed | {"jit_compile": on_gpu()}
     num_chains = options.pop("num_chains")
     lower = annealing.forward(
         log_joint,

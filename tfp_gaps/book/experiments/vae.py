@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfp_gaps import _checks, annealing, bounds, storage, training
-from tfp_gaps._tensorflow import tf
+from tfp_gaps._tensorflow import on_gpu, tf
 from tfp_gaps.book import data, results, scales
 from tfp_gaps.book.data.images import flatten
 from tfp_gaps.estimate import Estimate
@@ -369,6 +369,7 @@ def anneal(model, observations, size, seed):
         batch_shape=(model.num_replicas, observations.shape[1]),
         latent_size=model.latent_size,
         seed=seed,
+        jit_compile=on_gpu(),
         **size.annealed,
     )
     return found.log_evidence()
