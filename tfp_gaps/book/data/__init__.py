@@ -12,7 +12,7 @@ checksum before it is used.
 import functools
 
 from tfp_gaps import _checks
-from tfp_gaps.book.data import images, traffic, uav
+from tfp_gaps.book.data import amsterdam, images, nanobench, traffic, uav
 from tfp_gaps.book.data.splits import Splits, Windows
 from tfp_gaps.book.data.store import DataError
 from tfp_gaps.sequences import Sequences, as_sequences
@@ -21,6 +21,8 @@ LOADERS = {
     **{name: functools.partial(images.load, name) for name in images.SETS},
     "traffic": traffic.load,
     "uav": uav.load,
+    "nanobench": nanobench.load,
+    "amsterdam": amsterdam.load,
 }
 FILES = {  # what can be fetched: the data sets, and sources that a loader names
     **{name: functools.partial(images.fetch, name) for name in images.SETS},
@@ -30,6 +32,8 @@ FILES = {  # what can be fetched: the data sets, and sources that a loader names
     },
     "uav": uav.fetch,
     "blackbird": functools.partial(uav.fetch, "blackbird"),
+    "nanobench": nanobench.fetch,
+    "amsterdam": amsterdam.fetch,
 }
 
 __all__ = [
@@ -50,9 +54,9 @@ def load(name, **options):
     """Load a data set as `Splits` of time-major `Sequences`.
 
     Args:
-      name: "digits", "fashion", "traffic" or "uav".
+      name: "digits", "fashion", "traffic", "amsterdam", "uav" or "nanobench".
       **options: passed to the loader, see `load` of `tfp_gaps.book.data.images`, `.traffic`,
-        `.uav`.
+        `.amsterdam`, `.uav`, `.nanobench`.
 
     Raises:
       ValueError: for an unknown name or impossible options.

@@ -263,9 +263,7 @@ def read_csv(content, path):
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
         columns = [names.index(name) for name in wanted]
-        table = np.loadtxt(
-            io.BytesIO(content), delimiter=",", skiprows=1, usecols=columns, ndmin=2
-        )
+        table = np.loadtxt(io.BytesIO(content), delimiter=",", skiprows=1, usecols=columns, ndmin=2)
     except (ValueError, IndexError) as error:
         raise store.DataError(
             f"{path} should hold rows of numbers below one line of names, but could not be read "

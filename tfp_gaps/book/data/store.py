@@ -207,19 +207,30 @@ def read_reduced(reduced, path):
             arrays = {name: file[name] for name in file.files}
         if "__digest__" in arrays:
             return storage.read_arrays(path)[0]
-        found = {name: storage.sha256(arrays[name].tobytes()) for name in reduced.digests}
+        check_reduced(reduced, arrays, path)
+        return arrays
+    except DataError as error:
+        raise DataError(f"{error} {advice}") from error
     except Exception as error:
         raise DataError(
             f"{path} should be an npz file with the arrays {', '.join(reduced.digests)}, but could "
             f"not be read ({type(error).__name__}: {error}). {advice}"
         ) from error
+
+
+def check_reduced(reduced, arrays, origin):
+    """Compare arrays with the checksums that `reduced` states.
+
+    Raises:
+      DataError: if they differ; it speaks of the arrays as those of `origin`.
+    """
     for name, digest in reduced.digests.items():
-        if found[name] != digest:
+        found = storage.sha256(arrays[name].tobytes())
+        if found != digest:
             raise DataError(
-                f"the array {name} of {path} should have SHA-256 {digest[:16]}…, but has "
-                f"{found[name][:16]}…: it was altered, or is another one. {advice}"
+                f"the array {name} of {origin} should have SHA-256 {digest[:16]}…, but has "
+                f"{found[:16]}…: it was altered, or is another one."
             )
-    return arrays
 
 
 def read_verified(path, digest, *, data_set):
