@@ -31,7 +31,7 @@ FILES = {  # what can be fetched: the data sets, and sources that a loader names
         name: functools.partial(traffic.fetch, name) for name in traffic.SOURCES if name != "counts"
     },
     "uav": uav.fetch,
-    "blackbird": functools.partial(uav.fetch, "blackbird"),
+    **{name: functools.partial(uav.fetch, name) for name in (*uav.MADE, "blackbird")},
     "nanobench": nanobench.fetch,
     "amsterdam": amsterdam.fetch,
 }
@@ -73,6 +73,6 @@ def fetch(name):
 
     Args:
       name: one of `FILES`: a data set (its default source), or "metr-la", "seattle",
-        "seattle-year", "blackbird".
+        "seattle-year", "closed-loop", "open-loop", "blackbird".
     """
     return FILES[_checks.one_of(name, "data set", sorted(FILES))]()

@@ -112,7 +112,7 @@ class Benchmark:
             "diverged": [bool(flag) for flag in joint.history.diverged | refit.history.diverged],
             "history": {"joint": _thin(joint.history), "refit": _thin(refit.history)},
             **evaluate(joint, refit, splits, size),
-            **groups,
+            **{name: labels[: size.num_iwae].tolist() for name, labels in groups.items()},
         }
 
     def stored(self, scale="paper", variant=""):

@@ -41,7 +41,7 @@ _LIVE = Size(
 _BLACKBIRD = Size(
     _design("student_t", 16, 48, 1600, 800, 64, 40), **_THOROUGH, data={"source": "blackbird"}
 )
-# The sizes of a first trial, in which 5,000 steps gained 2 to 6 nats over 2,500 under all conditions.
+# The sizes of a first trial, in which 5,000 steps gained 3 to 6 nats over 2,500.
 _NANOBENCH = Size(_design("normal", 12, 48, 5000, 5000, 64, 200), **_THOROUGH)
 SIZES = {
     "smoke": Size(
@@ -69,6 +69,11 @@ def _observe(name):
     return lambda size: replace(_stored(size), data=size.data | {"observe": name})
 
 
+def _many(source):
+    """Two thousand simulated flights instead of 140."""
+    return lambda size: replace(_stored(size), data={"source": source})
+
+
 def _nanobench(**options):
     """Real flights of many figures; at smoke scale with the sizes of that scale."""
 
@@ -92,6 +97,8 @@ BENCHMARK = Benchmark(
         "imu-position": _observe("imu+position"),
         "accurate": _observe("accurate"),
         "long": _long,
+        "closed-loop": _many("closed-loop"),
+        "open-loop": _many("open-loop"),
         "nanobench": _nanobench(),
         "nanobench-imu": _nanobench(observe="imu"),
         "nanobench-imu-position": _nanobench(observe="imu+position"),
