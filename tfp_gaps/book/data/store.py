@@ -205,7 +205,7 @@ def read_reduced(reduced, path):
     """
     advice = f"Delete it and run `tfp-gaps data fetch {reduced.data_set}`."
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         made_here = "__digest__" in arrays
         if made_here:
