@@ -68,6 +68,9 @@ def test_commands_of_open_flights_tell_nothing_of_what_is_hidden(opened):
         hidden = [opened[name][:, t] for name in ("position", "velocity", "attitude", "gyro")]
         hidden = np.concatenate([*hidden, opened["wind"], controls[:, t]], axis=1)
         assert correlate(hidden.astype(float), controls[:, t + 1]) < 0.26
+    # Nor of each other: 15,000 pairs, while a slot's mean of speeds that lag would give .05.
+    before, after = controls[:, :-1].reshape(-1, 4), controls[:, 1:].reshape(-1, 4)
+    assert np.abs((before * after).mean(0)).max() < 4.5 / np.sqrt(len(before))
     # Earlier commands do move the state: this would be seen.
     velocity = opened["velocity"][:, 20, 2] - opened["velocity"][:, 19, 2]
     assert correlate(velocity[:, np.newaxis].astype(float), controls[:, 20]) > 0.5
