@@ -126,8 +126,8 @@ lock: ## Resolve the dependencies anew and write the lock files
 	        --no-emit-index-url --custom-compile-command "make lock" --upgrade "$$@"
 	}
 	compile pyproject.toml --extra book --extra test --output-file requirements.lock
-	compile pyproject.toml --extra sweep --extra flights --extra gym --extra parallel --constraint requirements.lock \
-	    --output-file requirements-tools.lock
+	compile pyproject.toml --extra sweep --extra flights --extra gym --extra parallel --extra amsterdam \
+	    --constraint requirements.lock --output-file requirements-tools.lock
 	compile pyproject.toml --extra gpu --constraint requirements.lock --output-file requirements-gpu.lock
 	echo uv | compile - --no-annotate --output-file requirements-uv.lock
 

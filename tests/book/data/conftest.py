@@ -1,12 +1,15 @@
-"""Small stand-ins for the files of images."""
+"""Small stand-ins for the files of images, and a server of this machine to fetch pieces from."""
 
 import dataclasses
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tfp_gaps import storage
-from tfp_gaps.book.data import images
+from tfp_gaps.book.data import images, store
 
 
 @pytest.fixture
@@ -34,3 +37,44 @@ def stand_in(monkeypatch):
         return grey, contents
 
     return register
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty cache, and no given folder."""
+    folder = tmp_path / "cache"
+    monkeypatch.delenv("TFP_GAPS_DATA", raising=False)
+    monkeypatch.setattr(store, "cache_folder", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def server():
+    """A server on this machine.
+
+    url: its address. files: {path: content} that it answers with; a callable is called for it.
+    asked: the paths that were asked for, in order.
+    """
+    files, asked = {}, []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            path = self.path.removeprefix("/")
+            asked.append(path)
+            content = files.get(path)
+            content = content() if callable(content) else content
+            self.send_response(200 if content is not None else 404)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *arguments):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    yield SimpleNamespace(url=f"http://127.0.0.1:{http.server_port}", files=files, asked=asked)
+    http.shutdown()
+    http.server_close()
+    thread.join()

@@ -1,7 +1,12 @@
 """Raw files: where they are looked for, and what is refused."""
 
+import dataclasses
 import errno
 import os
+import signal
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -16,14 +21,6 @@ RAW = store.RawFile(
     "sha256:" + storage.sha256(CONTENT),
     "https://data.invalid/week.csv",
 )
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    folder = tmp_path / "cache"
-    monkeypatch.delenv("TFP_GAPS_DATA", raising=False)
-    monkeypatch.setattr(store, "cache_folder", lambda: folder)
-    return folder
 
 
 def serve(monkeypatch, content=None, error=None):
@@ -148,3 +145,148 @@ def test_digest_sees_names_types_and_shapes():
     one = {"a": np.zeros([2, 3])}
     others = ({"b": np.zeros([2, 3])}, {"a": np.zeros([3, 2])}, {"a": np.zeros([2, 3], np.int64)})
     assert len({store.digest_of_arrays(arrays) for arrays in (one, *others)}) == 4
+
+
+# Data sets in pieces ------------------------------------------------------------------------------
+
+PIECES = {f"part/{name}": f"content of {name}".encode() for name in "abcd"}
+ARRAYS = {"x": np.arange(6.0)}
+REDUCED = store.Reduced("toy", "toy/x.npz", {"x": storage.sha256(ARRAYS["x"].tobytes())})
+
+
+@pytest.fixture
+def table(server, tmp_path):
+    """A table of four pieces that the server has."""
+    server.files.update(PIECES)
+    lines = [f"{n}\t{len(c)}\t{storage.sha256(c)}\tmore" for n, c in PIECES.items()]
+    (tmp_path / "toy.tsv").write_text("\n".join(["path\tbytes\tsha256\tother", *lines]) + "\n")
+    return tmp_path / "toy.tsv"
+
+
+def pieces_of(table, url):
+    return list(store.read_table(table, data_set="toy", url=url, folder="toy").values())
+
+
+def test_pieces_are_fetched_once_and_used_from_a_given_folder(
+    cache, server, table, tmp_path, monkeypatch
+):
+    pieces = pieces_of(table, server.url)
+    store.fetch_pieces(pieces)
+    store.fetch_pieces(pieces)
+    assert server.asked == list(PIECES)
+    assert [store.read(raw)[1] for raw in pieces] == list(PIECES.values())
+    (tmp_path / "toy" / "part").mkdir(parents=True)
+    (tmp_path / "toy" / "part" / "a").write_bytes(PIECES["part/a"])
+    monkeypatch.setenv("TFP_GAPS_DATA", str(tmp_path))
+    assert store.fetch(pieces[0]) == tmp_path / "toy" / "part" / "a"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            PIECES["part/c"][:-1],
+            "part/c should have SHA-256 .* run `tfp-gaps data fetch toy` again",
+        ),
+        (None, "toy needs toy/part/c, .* could not be fetched .*404.*data fetch toy"),
+    ],
+)
+def test_a_bad_piece_stops_the_fetch_which_goes_on_from_there(
+    cache, server, table, answer, message
+):
+    pieces = pieces_of(table, server.url)
+    server.files["part/c"] = answer
+    with pytest.raises(DataError, match=message):
+        store.fetch_reduced(REDUCED, pieces, lambda: ARRAYS)
+    assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == ["a", "b"]
+    server.files["part/c"] = PIECES["part/c"]
+    del server.asked[:]
+    path = store.fetch_reduced(REDUCED, pieces, lambda: ARRAYS)
+    assert server.asked == ["part/c", "part/d"]
+    np.testing.assert_array_equal(store.read_reduced(REDUCED, path)["x"], ARRAYS["x"])
+
+
+def test_a_killed_fetch_goes_on_where_it_stopped(cache, server, table):
+    reached, release = threading.Event(), threading.Event()
+
+    def stall():
+        reached.set()
+        release.wait(60)
+        return PIECES["part/c"]
+
+    server.files["part/c"] = stall
+    code = (
+        "import sys; from pathlib import Path; from tfp_gaps.book.data import store;"
+        "cache, table, url = sys.argv[1:]; store.cache_folder = lambda: Path(cache);"
+        "store.fetch_pieces(list(store.read_table("
+        "table, data_set='toy', url=url, folder='toy').values()))"
+    )
+    command = [sys.executable, "-c", code, str(cache), str(table), server.url]
+    with subprocess.Popen(command) as process:
+        assert reached.wait(60)
+        process.send_signal(signal.SIGKILL)
+    release.set()
+    assert process.returncode == -signal.SIGKILL
+    server.files["part/c"] = PIECES["part/c"]
+    del server.asked[:]
+    store.fetch_pieces(pieces_of(table, server.url))
+    assert server.asked == ["part/c", "part/d"]
+
+
+def test_pieces_that_were_altered_in_the_cache_are_not_read(cache, server, table):
+    pieces = pieces_of(table, server.url)
+    store.fetch_pieces(pieces)
+    (cache / "toy" / "part" / "b").write_bytes(b"something else")
+    with pytest.raises(DataError, match="part/b should have SHA-256.*tfp-gaps data fetch toy"):
+        store.read(pieces[1])
+
+
+def test_progress_is_for_terminals(cache, server, table, monkeypatch, capsys):
+    pieces = pieces_of(table, server.url)
+    store.fetch_pieces(pieces)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    store.fetch_pieces(pieces)
+    assert capsys.readouterr().err.endswith("\rtoy: file 4 of 4\n")
+
+
+def test_reduced_arrays_are_made_once_and_checked(cache):
+    made = []
+
+    def make():
+        made.append(1)
+        return ARRAYS
+
+    path = store.fetch_reduced(REDUCED, [], make)
+    assert store.fetch_reduced(REDUCED, [], make) == path and len(made) == 1
+    np.testing.assert_array_equal(store.read_reduced(REDUCED, path)["x"], ARRAYS["x"])
+    content = bytearray(path.read_bytes())
+    content[content.index(np.float64(5.0).tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"x.npz should be .* Delete it and run `tfp-gaps data"):
+        store.read_reduced(REDUCED, path)
+    path.write_bytes(content[:100])
+    with pytest.raises(DataError, match="could not be read"):
+        store.read_reduced(REDUCED, path)
+
+
+def test_given_reduced_arrays_must_be_the_known_ones(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFP_GAPS_DATA", str(tmp_path))
+    path = tmp_path / REDUCED.name
+    path.parent.mkdir()
+    np.savez_compressed(path, **ARRAYS)
+    assert store.fetch_reduced(REDUCED, [], None) == path
+    np.testing.assert_array_equal(store.read_reduced(REDUCED, path)["x"], ARRAYS["x"])
+    np.savez_compressed(path, x=ARRAYS["x"] + 1)
+    with pytest.raises(DataError, match="the array x of .* should have SHA-256"):
+        store.read_reduced(REDUCED, path)
+    np.savez_compressed(path, y=ARRAYS["x"])
+    with pytest.raises(DataError, match="should be an npz file with the arrays of toy"):
+        store.read_reduced(REDUCED, path)
+
+
+def test_arrays_that_another_machine_rounded_differently_are_said_to_be(cache):
+    other = dataclasses.replace(REDUCED, digests={"x": "0" * 64})
+    path = store.fetch_reduced(other, [], lambda: ARRAYS)
+    with pytest.warns(UserWarning, match="the data set toy should be the same .* rounded"):
+        store.read_reduced(other, path)

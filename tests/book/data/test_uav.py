@@ -317,7 +317,7 @@ def test_files_of_the_package_need_no_network(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "euroc"}, "Known: simulated, blackbird"),
+        ({"source": "euroc"}, "Known: simulated, closed-loop, open-loop, blackbird"),
         ({"observe": "velocity"}, "Known: position, imu, imu.position, accurate"),
         ({"num_timesteps": 101}, "num_timesteps must be an integer and >= 2 and <= 100"),
         ({"stride": 2.5}, "stride must be an integer"),

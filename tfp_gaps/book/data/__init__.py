@@ -12,7 +12,7 @@ checksum before it is used.
 import functools
 
 from tfp_gaps import _checks
-from tfp_gaps.book.data import images, traffic, uav
+from tfp_gaps.book.data import amsterdam, images, nanobench, traffic, uav
 from tfp_gaps.book.data.splits import Splits, Windows
 from tfp_gaps.book.data.store import DataError
 from tfp_gaps.sequences import Sequences, as_sequences
@@ -21,6 +21,8 @@ LOADERS = {
     **{name: functools.partial(images.load, name) for name in images.SETS},
     "traffic": traffic.load,
     "uav": uav.load,
+    "nanobench": nanobench.load,
+    "amsterdam": amsterdam.load,
 }
 FILES = {  # what can be fetched: the data sets, and sources that a loader names
     **{name: functools.partial(images.fetch, name) for name in images.SETS},
@@ -29,7 +31,9 @@ FILES = {  # what can be fetched: the data sets, and sources that a loader names
         name: functools.partial(traffic.fetch, name) for name in traffic.SOURCES if name != "counts"
     },
     "uav": uav.fetch,
-    "blackbird": functools.partial(uav.fetch, "blackbird"),
+    **{name: functools.partial(uav.fetch, name) for name in (*uav.MADE, "blackbird")},
+    "nanobench": nanobench.fetch,
+    "amsterdam": amsterdam.fetch,
 }
 
 __all__ = [
@@ -50,9 +54,9 @@ def load(name, **options):
     """Load a data set as `Splits` of time-major `Sequences`.
 
     Args:
-      name: "digits", "fashion", "traffic" or "uav".
+      name: "digits", "fashion", "traffic", "amsterdam", "uav" or "nanobench".
       **options: passed to the loader, see `load` of `tfp_gaps.book.data.images`, `.traffic`,
-        `.uav`.
+        `.amsterdam`, `.uav`, `.nanobench`.
 
     Raises:
       ValueError: for an unknown name or impossible options.
@@ -69,6 +73,6 @@ def fetch(name):
 
     Args:
       name: one of `FILES`: a data set (its default source), or "metr-la", "seattle",
-        "seattle-year", "blackbird".
+        "seattle-year", "closed-loop", "open-loop", "blackbird".
     """
     return FILES[_checks.one_of(name, "data set", sorted(FILES))]()

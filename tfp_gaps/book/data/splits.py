@@ -73,6 +73,8 @@ class Splits:
       [series, channels]: x before it was standardised is x * scale + shift.
     windows: dict from "train", "validation", "test" to the `Windows` they are cut from.
     control_channels: names of the controls, with units.
+    groups: dict from each part to [sequences] integers, the flight or day that a sequence is from:
+      sequences of one group are not independent, and errors are over groups. None: not recorded.
     """
 
     train: Sequences
@@ -83,6 +85,7 @@ class Splits:
     scaling: tuple[np.ndarray, np.ndarray] | None = None
     windows: dict[str, Windows] | None = None
     control_channels: tuple[str, ...] = ()
+    groups: dict[str, np.ndarray] | None = None
 
     def in_units(self, values, part="test", sequences=slice(None)):
         """Values in the units that `channels` names.

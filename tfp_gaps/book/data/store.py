@@ -3,6 +3,10 @@
 A file is looked for in the folder that TFP_GAPS_DATA names, then in the user's cache, then fetched
 from its URL; its checksum is compared before anything is read from it. A fetched file reaches the
 cache whole or not at all.
+
+Some data sets come in many pieces, of which a table in this package holds the checksums. They are
+fetched one by one, so that a fetch that was killed goes on where it stopped, and then reduced to a
+few arrays, which are kept in the cache with a checksum of their own.
 """
 
 import errno
@@ -10,6 +14,7 @@ import gzip
 import hashlib
 import io
 import os
+import sys
 import tempfile
 import warnings
 import zlib
@@ -114,6 +119,123 @@ def read(raw):
     """
     path = fetch(raw)
     return path, read_verified(path, raw.digest, data_set=raw.data_set)
+
+
+def read_table(path, *, data_set, url, folder):
+    """The pieces of a data set, from a table with the columns path, bytes and sha256 in this order.
+
+    Args:
+      path: of the table, one line for each piece below a line of names, separated by tabs.
+      data_set: its name for `tfp-gaps data fetch`.
+      url: address of the folder that holds the pieces.
+      folder: in which they lie in the cache, or a given folder.
+
+    Returns:
+      {path in the table: `RawFile`}, in order.
+    """
+    pieces = {}
+    for line in Path(path).read_text(encoding="utf-8").splitlines()[1:]:
+        name, _, digest = line.split("\t")[:3]
+        pieces[name] = RawFile(data_set, (f"{folder}/{name}",), f"sha256:{digest}", f"{url}/{name}")
+    return pieces
+
+
+def fetch_pieces(pieces):
+    """Fetch what is missing of a list of `RawFile`, showing on a terminal how far it is.
+
+    Raises:
+      DataError, OSError: as `fetch`; what has come stays, and the same call goes on from there.
+    """
+    for count, raw in enumerate(pieces, start=1):
+        fetch(raw)
+        if sys.stderr.isatty():
+            end = "\n" if count == len(pieces) else ""
+            print(f"\r{raw.data_set}: file {count} of {len(pieces)}", end=end, file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A few arrays that stand for a data set in many pieces.
+
+    data_set: its name for `tfp-gaps data fetch`.
+    name: path of an npz file inside a folder, or the cache.
+    digests: {array: SHA-256 of its bytes} that a file in a given folder must have.
+    """
+
+    data_set: str
+    name: str
+    digests: dict[str, str]
+
+
+def find_reduced(reduced):
+    """Path of the reduced arrays in the given folder or in the cache, or None."""
+    for folder in filter(None, (given_folder(), cache_folder())):
+        if (folder / reduced.name).is_file():
+            return folder / reduced.name
+    return None
+
+
+def fetch_reduced(reduced, pieces, make):
+    """Return the path of reduced arrays, which are made if they are nowhere yet.
+
+    Args:
+      reduced: `Reduced`.
+      pieces: list of `RawFile`, fetched first.
+      make: called without arguments; returns the dict of arrays.
+
+    Raises:
+      DataError: if a piece is missing and cannot be fetched, or is not what it should be.
+      OSError: if something cannot be written to the cache; no part of a file is left behind.
+    """
+    path = find_reduced(reduced)
+    if path is None:
+        fetch_pieces(pieces)
+        path = cache_folder() / reduced.name
+        storage.write_arrays(path, make(), description={"data_set": reduced.data_set})
+    return path
+
+
+def read_reduced(reduced, path):
+    """Read reduced arrays, and compare a given file with the checksums of `reduced`.
+
+    A file that was made here holds a checksum of its own. If it is intact but differs from those of
+    `reduced`, in the last bit of some value, there is a warning.
+
+    Raises:
+      DataError: if the file cannot be read or was altered.
+    """
+    advice = f"Delete it and run `tfp-gaps data fetch {reduced.data_set}`."
+    try:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        made_here = "__digest__" in arrays
+        if made_here:
+            arrays = storage.read_arrays(path)[0]
+        found = {name: storage.sha256(arrays[name].tobytes()) for name in reduced.digests}
+    except Exception as error:
+        raise DataError(
+            f"{path} should be an npz file with the arrays of {reduced.data_set}, but could not be "
+            f"read ({type(error).__name__}: {error}). {advice}"
+        ) from error
+    for name, digest in reduced.digests.items():
+        if found[name] != digest and made_here:
+            warn_of_rounding(reduced.data_set)
+        elif found[name] != digest:
+            raise DataError(
+                f"the array {name} of {path} should have SHA-256 {digest[:16]}…, but has "
+                f"{found[name][:16]}…: it was altered, or is another one. {advice}"
+            )
+    return arrays
+
+
+def warn_of_rounding(data_set):
+    """Warn that arrays that were made here are not bit for bit those of the stored results."""
+    warnings.warn(
+        f"the data set {data_set} should be the same wherever it is made, but this machine "
+        f"rounded some values differently. Results that are computed from it name another "
+        f"checksum than the stored ones, and `tfp-gaps verify` refuses them.",
+        stacklevel=3,
+    )
 
 
 def read_verified(path, digest, *, data_set):

@@ -1,9 +1,11 @@
 """Flights of a quadrotor: what its sensors read, given what its rotors did.
 
-Two sources. "simulated" is part of this package: 140 flights of 10 s along three-dimensional curves
-in a constant, hidden wind, made by tools/simulate_flights.py with rotorpy (Folk, Paulos, Kumar
-2023). "blackbird" is one real flight of 151 s from the Blackbird data set (Antonini
-et al. 2018), in three parts; it is fetched, or given in a folder.
+"simulated" is part of this package: 140 flights of 10 s along three-dimensional curves in a
+constant, hidden wind, made by tools/simulate_flights.py with rotorpy (Folk, Paulos, Kumar 2023).
+"closed-loop" are 2000 such flights, and "open-loop" 2000 of 5 s whose rotors follow commands drawn
+beforehand; `quadrotor` makes both on this machine, once, in less than a minute each. "blackbird" is
+one real flight of 151 s from the Blackbird data set (Antonini et al. 2018), in three parts; it is
+fetched, or given in a folder.
 
 Time runs in slots (10 Hz simulated, 20 Hz real). With slot t from s_{t-1} to s_t,
 
@@ -15,18 +17,20 @@ The four rotor speeds enter as their mean and the three differences that turn th
 pitch, yaw). That is the same information, but the mean varies by 37 rad/s and the differences by
 .4: four standardised speeds would be four copies of the mean.
 
-At s_t the row t is known to whoever flies. The rotors belong to a closed loop: a controller that
-knows the true state sets them, so later controls carry information about the state; the models
-treat them as given from outside. What is observed decides how hidden the state is.
+At s_t the row t is known to whoever flies. The rotors belong to a closed loop, except in
+"open-loop": a controller that knows the true state sets them, so later controls carry information
+about the state; the models treat them as given from outside. What is observed decides how hidden
+the state is.
 """
 
+import functools
 import io
 from pathlib import Path
 
 import numpy as np
 
 from tfp_gaps import _checks
-from tfp_gaps.book.data import store
+from tfp_gaps.book.data import quadrotor, store
 from tfp_gaps.book.data.splits import PARTS, Splits, windows_within
 from tfp_gaps.sequences import Sequences
 
@@ -84,18 +88,35 @@ SIGNALS = {  # name: channels
     "accel": _ACCEL,
     "gyro": _GYRO,
 }
+SIMULATED = {  # source: training, validation and test flights, in order
+    "simulated": FLIGHT_SPLIT,
+    "closed-loop": quadrotor.SPLIT,
+    "open-loop": quadrotor.SPLIT,
+}
+MADE = {  # sources that are made on this machine
+    name: store.Reduced(name, f"quadrotor/{name}.npz", {}) for name in ("closed-loop", "open-loop")
+}
+# Of their arrays, by which stored results name them.
+MADE_DIGESTS = {
+    "closed-loop": "0fb7364bf957a12e15d9fd15dabc5f500454237ec78c76b55f5323c29a749348",
+    "open-loop": "337c6b9877ac205b4e23602933ece8604b17b0658b696721648dcde7f342ad39",
+}
 CONTROLS = {
-    "simulated": tuple(
-        f"rotor speeds, {name} (rad/s)" for name in ("mean", "roll", "pitch", "yaw")
+    **dict.fromkeys(
+        SIMULATED,
+        tuple(f"rotor speeds, {name} (rad/s)" for name in ("mean", "roll", "pitch", "yaw")),
     ),
     "blackbird": ("thrust per mass (m/s²)",),
 }
 OBSERVE = {  # source: {choice: signals}
-    "simulated": {
-        "position": ("noisy_position",),
-        "imu": ("accel", "gyro"),
-        "imu+position": ("accel", "gyro", "noisy_position"),
-        "accurate": ("accel", "gyro", "mocap"),
+    **{
+        source: {
+            "position": ("noisy_position",),
+            "imu": ("accel", "gyro"),
+            "imu+position": ("accel", "gyro", "noisy_position"),
+            "accurate": ("accel", "gyro", "mocap"),
+        }
+        for source in SIMULATED
     },
     "blackbird": {
         "imu": ("accel", "gyro"),
@@ -112,7 +133,7 @@ def load(
     """Load flights as windows of equal length.
 
     Args:
-      source: "simulated" or "blackbird".
+      source: "simulated", "closed-loop", "open-loop" or "blackbird".
       observe: what x_t holds. Simulated: "position" (true position plus noise of .25 m, 3 channels,
         the default), "imu" (accelerometer and gyroscope, 6), "imu+position" (9), "accurate"
         (inertial sensors and motion capture with noise of 3.5 mm, 9). Blackbird: "imu" (6, the
@@ -124,7 +145,8 @@ def load(
     Returns:
       `Splits` of [num_timesteps, windows, channels] with controls: four combinations of the rotor
       speeds, or one thrust. Everything is standardised by mean and standard deviation of the
-      training part. No window crosses from one flight, or one part, into another.
+      training part. No window crosses from one flight, or one part, into another; `groups` numbers
+      the simulated flights within their part.
 
     Raises:
       ValueError: for unknown options, or windows longer than a flight.
@@ -140,7 +162,7 @@ def load(
     longest = min(part["accel"].shape[1] for part in parts.values())
     advice = "A window must fit into a flight, or a part of it."
     _checks.integer(num_timesteps, "num_timesteps", minimum=2, maximum=longest, advice=advice)
-    stride = _checks.integer(stride or (5 if source == "simulated" else 1), "stride", minimum=1)
+    stride = _checks.integer(stride or (5 if source in SIMULATED else 1), "stride", minimum=1)
     evaluation_stride = _checks.integer(
         evaluation_stride or num_timesteps, "evaluation_stride", minimum=1
     )
@@ -167,6 +189,7 @@ def load(
         scaling=scaling,
         windows=windows,
         control_channels=CONTROLS[source],
+        groups={part: windows[part].series for part in PARTS} if source in SIMULATED else None,
     )
 
 
@@ -174,6 +197,9 @@ def fetch(source="simulated"):
     """Make sure that the files of a source are at hand; return their paths."""
     if _checks.one_of(source, "source of flights", tuple(OBSERVE)) == "simulated":
         return [FLIGHTS]
+    if source in MADE:
+        make = functools.partial(quadrotor.simulate, source)
+        return [store.fetch_reduced(MADE[source], [], make)]
     return [store.fetch(raw) for pair in BLACKBIRD.values() for raw in pair]
 
 
@@ -198,20 +224,29 @@ def truth(splits, part="test", *, source="simulated", signal="position"):
 
 def _parts(source):
     """Signals of each part: dict of dicts of arrays [flights, slots, columns]."""
-    return _simulated() if source == "simulated" else _blackbird()
+    return _simulated(source) if source in SIMULATED else _blackbird()
 
 
-def _simulated():
-    arrays = dict(store.read_own(FLIGHTS, FLIGHTS_DIGEST))
+def _simulated(source):
+    arrays = _flights(source)
     arrays["controls"] = arrays.pop("rotor_speeds").astype(float) @ MIX.T
     arrays["wind"] = np.repeat(arrays["wind"][:, np.newaxis], arrays["accel"].shape[1], axis=1)
     noise = np.random.default_rng(NOISE_SEED).standard_normal(arrays["position"].shape)
     arrays["noisy_position"] = arrays["position"] + POSITION_NOISE * noise
-    ends = np.cumsum(FLIGHT_SPLIT)
+    ends = np.cumsum(SIMULATED[source])
     return {
         part: {name: array[end - count : end] for name, array in arrays.items()}
-        for part, count, end in zip(PARTS, FLIGHT_SPLIT, ends, strict=True)
+        for part, count, end in zip(PARTS, SIMULATED[source], ends, strict=True)
     }
+
+
+def _flights(source):
+    if source == "simulated":
+        return dict(store.read_own(FLIGHTS, FLIGHTS_DIGEST))
+    arrays = store.read_reduced(MADE[source], *fetch(source))
+    if store.digest_of_arrays(arrays) != MADE_DIGESTS[source]:
+        store.warn_of_rounding(source)
+    return arrays
 
 
 def _blackbird():
@@ -328,9 +363,14 @@ def _standardise(values, scaling):
 
 
 def _describe(source, observe, num_timesteps):
-    if source == "simulated":
-        what = f"UAV, simulated flights (sha256:{FLIGHTS_DIGEST[:12]})"
-        split = f"{FLIGHT_SPLIT[0]}/{FLIGHT_SPLIT[1]}/{FLIGHT_SPLIT[2]} flights, 10 Hz"
+    if source in SIMULATED:
+        digest = {"simulated": FLIGHTS_DIGEST}.get(source) or store.digest_of_arrays(
+            _flights(source)
+        )
+        loop = "" if source == "simulated" else f" {source}"
+        what = f"UAV, simulated{loop} flights (sha256:{digest[:12]})"
+        counts = "/".join(str(count) for count in SIMULATED[source])
+        split = f"{counts} flights, 10 Hz"
     else:
         what = f"UAV, Blackbird excerpt (sha256:{_DIGESTS['train'][0][:12]})"
         split = "the parts train/val/test of one flight, 20 Hz"

@@ -40,7 +40,7 @@ class Size:
     """How much data, how long the training, how much is evaluated.
 
     design: sizes and training of model and network.
-    data: options of the loader.
+    data: options of the loader; "name" among them takes another data set than the benchmark's.
     num_bound: test sequences for the ELBO; the first num_iwae of them for the IWAE bound with
       num_samples paths; the first num_filter for particle filters with num_particles.
     start: first step that is predicted; the filter reads the steps before it.
@@ -78,7 +78,7 @@ class Benchmark:
 
     def load(self, scale, variant=""):
         """Load the data of a scale as `data.splits.Splits`."""
-        return data.load(self.name, **self.size(scale, variant).data)
+        return data.load(**({"name": self.name} | self.size(scale, variant).data))
 
     def run(self, *, scale, conditions, seeds, variant="", checkpoint_folder=None, progress=None):
         """Train and evaluate under given conditions; what is stored at paper scale.
@@ -92,10 +92,14 @@ class Benchmark:
           progress: callable (label, num_steps) -> progress callback of `training.fit`, or None.
 
         Returns:
-          A JSON-serialisable dict: settings, and for each quantity its estimates per seed.
+          A JSON-serialisable dict: settings, and for each quantity its estimates per seed; with
+          "groups", the flight or day of each sequence of "per_sequence", where the data have them.
         """
         size, splits = self.size(scale, variant), self.load(scale, variant)
         joint, refit = train(splits, size.design, conditions, seeds, checkpoint_folder, progress)
+        groups = (
+            {"groups": splits.groups["test"][: size.num_iwae].tolist()} if splits.groups else {}
+        )
         return {
             "experiment": self.name,
             "scale": scale,
@@ -108,6 +112,7 @@ class Benchmark:
             "diverged": [bool(flag) for flag in joint.history.diverged | refit.history.diverged],
             "history": {"joint": _thin(joint.history), "refit": _thin(refit.history)},
             **evaluate(joint, refit, splits, size),
+            **{name: labels[: size.num_iwae].tolist() for name, labels in groups.items()},
         }
 
     def stored(self, scale="paper", variant=""):
