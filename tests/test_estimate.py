@@ -174,7 +174,9 @@ def test_crossed_repetitions_add_their_variances():
 
 def test_one_row_has_the_error_of_its_columns():
     samples = [[1.0, 2.0, 4.0]]
-    assert Estimate.from_crossed(samples, INDEPENDENT) == Estimate.from_samples(samples[0], kind="data points")
+    assert Estimate.from_crossed(samples, INDEPENDENT) == Estimate.from_samples(
+        samples[0], kind="data points"
+    )
 
 
 def test_crossed_samples_must_be_a_finite_matrix():

@@ -107,10 +107,10 @@ def _number(rows, kind):
 
 
 def different(rows):
-    """Return the claims whose criteria fail, each with what was measured."""
+    """Return the claims that came out different, each with what was measured."""
     found = [row for row in rows if row.verdict == claims.DIFFERENT]
     lines = [line for row in found for line in _failure(row)]
-    return lines or ["Every claim that was measured held."]
+    return lines or ["No claim that was measured came out different."]
 
 
 def _failure(row):
@@ -118,7 +118,7 @@ def _failure(row):
     page, anchor = row.link.split("#")
     yield f'- <a href="{page}#{anchor}">{row.claim.id}</a>: {row.claim.statement}'
     for criterion in row.claim.criteria:
-        if not row.record.holds(criterion):
+        if row.record.outcome(criterion) == claims.DIFFERENT:
             estimate = row.record.estimates[criterion.name]
             asked = criterion.requirement()
             yield f"  - {criterion.name}: **{estimate}**, where {asked} was asked"

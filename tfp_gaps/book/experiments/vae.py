@@ -589,10 +589,7 @@ def gap_values(result, part="test", family=None):
 
 def gaps_of(result, part="test", family=None):
     """The means of `gap_values` as estimates over seeds and images."""
-    return {
-        name: over_images(values)
-        for name, values in gap_values(result, part, family).items()
-    }
+    return {name: over_images(values) for name, values in gap_values(result, part, family).items()}
 
 
 def change_of_gap(result, baseline, gap, part="test"):
