@@ -133,16 +133,17 @@ class Criterion:
         equals = self.rule == "equals"
         power = (1 + POWER) / 2 if equals else POWER
         what = "equality within" if equals else "an effect of"
-        found, matters = _detectable(estimate, power), _short(self.margin)
-        words = f"detects {what} {found:.2g} with 90 % power, where {matters} matters"
+        found = _short(float(f"{_detectable(estimate, power):.2g}"))
+        words = f"detects {what} {found} with 90 % power, where {_short(self.margin)} matters"
         times = _times_as_many(estimate, self.margin, power)
         if times <= 1:
             return words
+        units = {"Monte Carlo": "draws"}.get(estimate.kind, estimate.kind or "samples")
         count = estimate.num_samples
-        if count is None or " and " in estimate.kind:
-            return f"{words}; {times:.2g} times as many {estimate.kind or 'samples'} would do"
-        more = math.ceil(times * count)
-        return f"{words}; {more} {estimate.kind or 'samples'} in place of {count} would do"
+        if count is None or " and " in units:
+            more = _short(float(f"{times:.2g}"))
+            return f"{words}; {more} times as many {units} would do"
+        return f"{words}; {math.ceil(times * count)} {units} in place of {count} would do"
 
     def digest(self):
         """Return what `set` must end with: eight digits of the hash of the criterion's own text."""
@@ -192,7 +193,7 @@ class Former:
     """A criterion, or with `text` a caveat, that was replaced once a result existed.
 
     Attributes:
-      name, rule, bound: of the criterion; `at_most_se` and z standard errors are rules of then.
+      name, rule, bound, margin: of the criterion; `at_most_se` is a rule of then.
       found: the value that it met, as printed.
       outcome: "held" or "failed" by the rule of then, or "not measured".
       until: the date on which it was replaced.
@@ -206,6 +207,7 @@ class Former:
     outcome: str
     until: str
     why: str
+    margin: float | None = None
     text: str | None = None
 
 
@@ -476,7 +478,7 @@ def _parse_criterion(row, where, extra_keys=()):
 
 def _parse_former(row, where):
     required = ["name", "rule", "bound", "found", "outcome", "until", "why"]
-    _check_keys(row, where, required, [*required, "text"])
+    _check_keys(row, where, required, [*required, "margin", "text"])
     _check_choice(row["rule"], (*RULES, "at_most_se"), f"{where}: rule")
     _check_choice(row["outcome"], ("held", "failed", "not measured"), f"{where}: outcome")
     _check_number(row["bound"], f"{where}: bound")
