@@ -93,8 +93,9 @@ links: env ## Follow every link of the book; needs the network
 accessible: html ## Look at every page as axe-core does, by day and by night; needs Chromium
 	@$(PYTHON_IN_ENV) tools/accessibility.py
 
-audit: env ## Compare the lock with known vulnerabilities; needs the network
-	@$(BIN)/uv --no-config tool run --from pip-audit==2.9.0 pip-audit \
+audit: env ## Compare criteria with their history, and the lock with known vulnerabilities (network)
+	@$(PYTHON_IN_ENV) tools/criteria.py
+	$(BIN)/uv --no-config tool run --from pip-audit==2.9.0 pip-audit \
 	    --requirement requirements.lock --require-hashes --disable-pip
 
 archive: html ## Pack pages and stored results, with checksums, into _build/archive
