@@ -273,6 +273,32 @@ def over_seeds(samples):
     return Estimate.from_samples(by_seed, kind="seeds")
 
 
+def ratio_of_means(numerators, denominators, groups, kind="seeds and data points"):
+    """Ratio of two means over the same repetitions, with the error of its linearisation.
+
+        a / b has the error of the mean of (a_i - (a / b) b_i) / b.
+
+    Args:
+        numerators: shape [rows, columns], as for `Estimate.from_crossed`.
+        denominators: shape [rows, columns]; their mean must be far from zero in units of its error.
+        groups: shape [columns], or `INDEPENDENT`; as for `Estimate.from_crossed`.
+        kind: which repetitions rows and groups are.
+
+    Returns:
+        The `Estimate`.
+
+    Raises:
+        ValueError: as for `Estimate.from_crossed`.
+
+    >>> print(ratio_of_means([[1.0, 2.0, 3.0]], [[2.0, 4.0, 7.0]], INDEPENDENT))
+    0.462 ± 0.027
+    """
+    numerators, denominators = np.asarray(numerators, float), np.asarray(denominators, float)
+    ratio = numerators.mean() / denominators.mean()
+    residual = (numerators - ratio * denominators) / denominators.mean()
+    return Estimate.from_crossed(residual, groups, kind) + ratio
+
+
 def paired_difference(a_samples, b_samples, kind="data points"):
     """Mean of a_i - b_i and its standard error, for two quantities measured on the same data.
 
