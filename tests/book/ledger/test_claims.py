@@ -616,6 +616,23 @@ def test_every_criterion_of_the_book_carries_the_digest_of_its_text():
     assert not stale
 
 
+def test_p_values_of_a_claim_ask_for_all_or_for_any_of_its_criteria():
+    other = Criterion("y", "at_least", 1.0, why="a test", margin=0.5)
+    claim = claims.Claim("C01", "x", ("a",), "qualitative", "water", (AT_LEAST, other))
+    record = claims.Record(claim, {"x": Estimate(2.0, 1.0), "y": Estimate(0.0, 1.0)})
+    holds, differs = record.p_values()
+    # Normal tails: of -1 for the one that holds least; of 1.5, twice, for the one that differs most.
+    assert holds == pytest.approx(0.8413, abs=1e-4)
+    assert differs == pytest.approx(2 * 0.0668, abs=1e-4)
+
+
+def test_a_difference_in_the_other_direction_is_said_to_be_one(book):
+    for value, words in ((0.5, "in the other direction"), (1.125, "smaller than matters")):
+        ledger = Ledger("water", book / "claims.yml")
+        ledger.record("C01", {**WET, "wetness": Estimate(value, 0.01)})
+        assert words in view.record_text(ledger.records["C01"])
+
+
 def test_holm_counts_both_directions_of_every_claim_that_has_an_error():
     def record(value, error=1.0):
         claim = claims.Claim("C01", "x", ("a",), "qualitative", "water", (AT_LEAST,))
