@@ -1,10 +1,12 @@
 """Measured numbers with their standard error.
 
-Every number that the book reports is an `Estimate`: a value, the standard error of that value, how
-many samples it rests on, and which error it is (Monte Carlo, data points, seeds, or none because
-the number is exact). Independent estimates add in quadrature,
+Every number that the book reports is an `Estimate`: a value, the standard error of that value with
+its degrees of freedom, how many samples it rests on, and which error it is (Monte Carlo, data
+points, seeds, or none because the number is exact). Independent estimates add in quadrature, their
+degrees of freedom by Satterthwaite (1946),
 
     se(a + b)^2 = se(a)^2 + se(b)^2,
+    df(a + b) = (se(a)^2 + se(b)^2)^2 / (se(a)^4 / df(a) + se(b)^4 / df(b)),
 
 which is wrong for two quantities measured on the same data; `paired_difference` is for those.
 """
@@ -14,8 +16,12 @@ import math
 import numbers
 
 import numpy as np
+from scipy import stats
 
 from tfp_gaps import _checks
+
+INDEPENDENT = "independent"
+"""Groups of data that have none: each datum, such as an image, is a unit of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +34,13 @@ class Estimate:
         standard_error: standard deviation of `value` under repetition; 0 for an exact number.
         num_samples: how many independent samples the error rests on, or `None`.
         kind: which repetition the error speaks of: "exact", "Monte Carlo", "data points", "seeds".
+        degrees_of_freedom: of the error's t distribution; `None` stands for `num_samples` - 1, and
+            for infinity where that is not known.
 
     Raises:
-        ValueError: if `value` or `standard_error` is not finite, or the error is negative. A run
-            that diverged has no estimate: report it as diverged instead.
+        ValueError: if `value` or `standard_error` is not finite, if the error is negative, or the
+            degrees of freedom are not positive. A run that diverged has no estimate: report it as
+            diverged instead.
 
     >>> print(Estimate(-90.2812, 0.1234, num_samples=10_000, kind="data points"))
     -90.28 ± 0.12
@@ -41,6 +50,7 @@ class Estimate:
     standard_error: float = 0.0
     num_samples: int | None = None
     kind: str = ""
+    degrees_of_freedom: float | None = None
 
     # NumPy scalars and arrays hand arithmetic over to this class instead of making object arrays.
     __array_ufunc__ = None
@@ -59,6 +69,17 @@ class Estimate:
         if self.num_samples is not None:
             count = _checks.integer(self.num_samples, "num_samples", minimum=1)
             object.__setattr__(self, "num_samples", count)
+        degrees = self.degrees_of_freedom
+        degrees = self._usual_degrees() if degrees is None else float(degrees)
+        if not degrees > 0:
+            raise ValueError(
+                f"degrees_of_freedom must be positive, but is {degrees:g}. Leave it out for "
+                "num_samples - 1."
+            )
+        object.__setattr__(self, "degrees_of_freedom", degrees)
+
+    def _usual_degrees(self):
+        return math.inf if self.num_samples is None else float(max(1, self.num_samples - 1))
 
     @classmethod
     def exact(cls, value):
@@ -96,35 +117,41 @@ class Estimate:
         return cls(float(np.mean(scaled)) * scale, float(error) * scale, samples.size, kind)
 
     @classmethod
-    def from_crossed(cls, samples, kind="seeds and data points"):
+    def from_crossed(cls, samples, groups, kind="seeds and data points"):
         """Mean over two crossed repetitions, such as seeds and the data that all are measured on.
 
-            se^2 = var of the row means / rows + var of the column means / columns
+            se^2 = s^2(means of the rows) / rows + s^2(means of the groups) / groups
 
-        The sum counts their interaction twice, which errs on the careful side. With a single row
-        (one seed) the error is over columns alone.
+        The sum counts their interaction twice, which errs on the careful side. Degrees of freedom
+        are Satterthwaite's, at least those of the smaller factor. With a single row (one seed) the
+        error is over groups alone. The error holds for this training set and this split.
 
         Args:
-            samples: shape [rows, columns], at least two columns; no NaN, no infinity.
-            kind: which repetitions rows and columns are.
+            samples: shape [rows, columns]; no NaN, no infinity.
+            groups: shape [columns], a label each; columns of one group (windows of a flight,
+                sensors in the same hours) depend on each other, so that the error is over groups. A
+                large group counts for more, as its columns do in the mean. `INDEPENDENT` where
+                each column is a unit of its own.
+            kind: which repetitions rows and groups are.
 
         Returns:
-            The `Estimate`; `num_samples` counts the rows, or the columns where there is one row.
+            The `Estimate`; `num_samples` counts the rows, or the groups where there is one row.
 
         Raises:
-            ValueError: if the samples are not such a matrix, or not finite.
+            ValueError: if the samples are not such a matrix or not finite, there is not one label
+                for each column, or there are fewer than two groups.
 
-        >>> print(Estimate.from_crossed([[1.0, 2.0], [3.0, 4.0]]))
+        >>> print(Estimate.from_crossed([[1.0, 2.0], [3.0, 4.0]], INDEPENDENT))
         2.5 ± 1.1
         """
         advice = "What diverged has no estimate: report it as diverged."
         samples = _checks.finite_array(samples, "samples", ndim=2, advice=advice)
-        over_columns = cls.from_samples(samples.mean(axis=0), kind="data points")
+        over_groups = cls.from_samples(_unit_means(samples.mean(axis=0), groups), "data points")
         if len(samples) == 1:
-            return over_columns
+            return over_groups
         over_rows = cls.from_samples(samples.mean(axis=1))
-        error = math.hypot(over_rows.standard_error, over_columns.standard_error)
-        return cls(over_rows.value, error, len(samples), kind)
+        both = over_rows + dataclasses.replace(over_groups, value=0.0)
+        return dataclasses.replace(both, num_samples=len(samples), kind=kind)
 
     def __add__(self, other):
         """Sum with an independent estimate or an exact number."""
@@ -137,6 +164,7 @@ class Estimate:
             math.hypot(self.standard_error, other.standard_error),
             min(counts, default=None),
             _joint_kind(self, other),
+            _satterthwaite(self, other),
         )
 
     __radd__ = __add__
@@ -180,9 +208,23 @@ class Estimate:
         half_width = z * self.standard_error
         return self.value - half_width, self.value + half_width
 
+    def confidence_interval(self, level=0.99):
+        """Return the two-sided t interval `(low, high)`; an exact number has no width.
+
+        >>> low, high = Estimate(1.0, 0.5, num_samples=3).confidence_interval()
+        >>> print(f"{low:.2f} to {high:.2f}")
+        -3.96 to 5.96
+        """
+        if self.standard_error == 0:
+            return self.value, self.value
+        return self.interval(float(stats.t.isf((1 - level) / 2, self.degrees_of_freedom)))
+
     def as_dict(self):
-        """Return the four fields as a dictionary of JSON types."""
-        return dataclasses.asdict(self)
+        """Return the fields as JSON types; usual degrees of freedom are left out."""
+        fields = dataclasses.asdict(self)
+        if self.degrees_of_freedom == self._usual_degrees():
+            del fields["degrees_of_freedom"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields):
@@ -231,6 +273,32 @@ def over_seeds(samples):
     return Estimate.from_samples(by_seed, kind="seeds")
 
 
+def ratio_of_means(numerators, denominators, groups, kind="seeds and data points"):
+    """Ratio of two means over the same repetitions, with the error of its linearisation.
+
+        a / b has the error of the mean of (a_i - (a / b) b_i) / b.
+
+    Args:
+        numerators: shape [rows, columns], as for `Estimate.from_crossed`.
+        denominators: shape [rows, columns]; their mean must be far from zero in units of its error.
+        groups: shape [columns], or `INDEPENDENT`; as for `Estimate.from_crossed`.
+        kind: which repetitions rows and groups are.
+
+    Returns:
+        The `Estimate`.
+
+    Raises:
+        ValueError: as for `Estimate.from_crossed`.
+
+    >>> print(ratio_of_means([[1.0, 2.0, 3.0]], [[2.0, 4.0, 7.0]], INDEPENDENT))
+    0.462 ± 0.027
+    """
+    numerators, denominators = np.asarray(numerators, float), np.asarray(denominators, float)
+    ratio = numerators.mean() / denominators.mean()
+    residual = (numerators - ratio * denominators) / denominators.mean()
+    return Estimate.from_crossed(residual, groups, kind) + ratio
+
+
 def paired_difference(a_samples, b_samples, kind="data points"):
     """Mean of a_i - b_i and its standard error, for two quantities measured on the same data.
 
@@ -268,6 +336,34 @@ def _sample_vector(samples, name):
             f"{samples.size}. Draw more, or write Estimate(value) for an exact number."
         )
     return samples
+
+
+def _unit_means(columns, groups):
+    """Return one number for each group, with the mean of `columns` and the spread of the groups.
+
+    A group's deviation from the mean is weighted by its size over the average size.
+    """
+    if isinstance(groups, str) and groups == INDEPENDENT:
+        return columns
+    groups = np.asarray(groups)
+    if groups.shape != columns.shape:
+        raise ValueError(
+            f"groups must have one label for each of the {columns.size} sequences, but has "
+            f"{groups.size}. Take those of the sequences that were measured, or INDEPENDENT."
+        )
+    mean = columns.mean()
+    _, index = np.unique(groups, return_inverse=True)
+    sums = np.bincount(index, weights=columns - mean)
+    return mean + sums * len(sums) / columns.size
+
+
+def _satterthwaite(a, b):
+    """Return the degrees of freedom of a sum of two independent estimates."""
+    if not (a.standard_error and b.standard_error):
+        return (a if a.standard_error else b).degrees_of_freedom
+    total = math.hypot(a.standard_error, b.standard_error)
+    inverse = sum((e.standard_error / total) ** 4 / e.degrees_of_freedom for e in (a, b))
+    return 1 / inverse if inverse else math.inf
 
 
 def _as_estimate(other):

@@ -42,7 +42,8 @@ def write(root):
     parts = {
         "verdicts": verdicts(project, rows),
         "held": held(rows),
-        "different": different(rows),
+        "different": listed(rows, claims.DIFFERENT),
+        "undecided": listed(rows, claims.UNDECIDED),
         "pending": pending(rows),
         "costs": costs(project),
         "versions": versions(project),
@@ -81,7 +82,7 @@ def verdicts(project, rows):
     cells = [[link(project, name), *_counts(by_chapter[name])] for name in names]
     others = [row for row in rows if row.claim.chapter not in names]
     if others:
-        cells.append(["no chapter yet", *_counts(others)])
+        cells.append(["no chapter", *_counts(others)])
     cells.append(["**all**", *_counts(rows)])
     return [
         f"> **{scorecard.summary_line(rows)}**",
@@ -108,22 +109,22 @@ def _number(rows, kind):
     return sum(row.claim.kind == kind for row in rows)
 
 
-def different(rows):
-    """Return the claims whose criteria fail, each with what was measured."""
-    found = [row for row in rows if row.verdict == claims.DIFFERENT]
-    lines = [line for row in found for line in _failure(row)]
-    return lines or ["Every claim that was measured held."]
+def listed(rows, verdict):
+    """Return the claims with a verdict, each with the criteria behind it."""
+    lines = [line for row in rows if row.verdict == verdict for line in _criteria(row, verdict)]
+    return lines or [f"No claim that was measured came out {verdict}."]
 
 
-def _failure(row):
-    """Yield one claim that differs as a list item, and below it the criteria that fail."""
+def _criteria(row, verdict):
+    """Yield one claim as a list item, and below it the criteria that gave its verdict."""
     page, anchor = row.link.split("#")
     yield f'- <a href="{page}#{anchor}">{row.claim.id}</a>: {row.claim.statement}'
     for criterion in row.claim.criteria:
-        if not row.record.holds(criterion):
+        if row.record.outcome(criterion) == verdict:
             estimate = row.record.estimates[criterion.name]
-            asked = criterion.requirement()
-            yield f"  - {criterion.name}: **{estimate}**, where {asked} was asked"
+            asked = f"where {criterion.requirement()} was asked"
+            lacks = f"; {criterion.shortfall(estimate)}" if verdict == claims.UNDECIDED else ""
+            yield f"  - {criterion.name}: **{estimate}**, {asked}{lacks}"
 
 
 def pending(rows):

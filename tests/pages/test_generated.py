@@ -20,7 +20,7 @@ MACHINE = {"processor": "Abacus", "memory_gigabytes": 8, "gpus": ["Bead"], "syst
 
 def row(name, value, chapter="sums"):
     """A row of a claim that asks for at least 1; None for a claim without a chapter."""
-    criterion = Criterion("gain, nats", "at_least", 1.0, why="a size")
+    criterion = Criterion("gain, nats", "at_least", 1.0, why="a size", margin=0.5)
     claim = Claim(name, "Sums grow.", ("somebody",), "quantitative", chapter, (criterion,))
     if value is None:
         return Row(claim, None, claims.NOT_TESTED, None, "add up")
@@ -45,20 +45,27 @@ def test_verdicts_are_counted_by_chapter(project):
     lines = pages.verdicts(project, rows)
     assert lines[0] == f"> **{scorecard.summary_line(rows)}**"
     assert lines[-3:] == [
-        "| [Sums](sums.ipynb) | 1 | 0 | 1 | 0 |",
-        "| no chapter yet | 0 | 0 | 0 | 1 |",
-        "| **all** | 1 | 0 | 1 | 1 |",
+        "| [Sums](sums.ipynb) | 1 | 0 | 1 | 0 | 0 | 0 |",
+        "| no chapter | 0 | 0 | 0 | 0 | 1 | 0 |",
+        "| **all** | 1 | 0 | 1 | 0 | 1 | 0 |",
     ]
-    assert pages.held(rows)[-1] == "| quantitative | 1 | 0 | 1 | 1 | 3 |"
+    assert pages.held(rows)[-1] == "| quantitative | 1 | 0 | 1 | 0 | 1 | 0 | 3 |"
 
 
 def test_what_differs_comes_with_its_numbers():
-    lines = pages.different([row("C01", 3.0), row("C02", 1.1)])
+    lines = pages.listed([row("C01", 3.0), row("C02", 1.1)], claims.DIFFERENT)
     assert lines == [
         '- <a href="sums.html#claim-C02">C02</a>: Sums grow.',
-        "  - gain, nats: **1.10 ± 0.10**, where at least 1 after subtracting 3 s.e. was asked",
+        "  - gain, nats: **1.10 ± 0.10**, where at least 1, margin 0.5 was asked",
     ]
-    assert pages.different([row("C01", 3.0)]) == ["Every claim that was measured held."]
+    assert pages.listed([row("C01", 3.0)], claims.DIFFERENT) == [
+        "No claim that was measured came out different."
+    ]
+    (_, undecided) = pages.listed([row("C02", 1.25)], claims.UNDECIDED)
+    assert undecided == (
+        "  - gain, nats: **1.25 ± 0.10**, where at least 1, margin 0.5 was asked; "
+        "detects an effect of 0.39 with 90 % power, where 0.5 matters"
+    )
     assert pages.pending([row("C03", None)]) == ["- C03: Sums grow. Plan: add up"]
 
 

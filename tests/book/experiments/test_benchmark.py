@@ -13,6 +13,7 @@ from tfp_gaps.book import experiments, results, runs
 from tfp_gaps.book.data.splits import Splits
 from tfp_gaps.book.experiments import benchmark, digits, traffic, uav
 from tfp_gaps.book.experiments.sequential import Design, Fitted
+from tfp_gaps.estimate import INDEPENDENT
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace
 from tfp_gaps.networks import replica_seeds
@@ -36,7 +37,6 @@ def test_a_result_holds_what_the_chapters_read(result):
         estimate = benchmark.over_seeds(result, quantity)
         assert estimate.kind == "seeds" and estimate.num_samples == 2
     assert benchmark.difference_over_seeds(result, result, "elbo").value == 0.0
-    assert benchmark.difference_over_sequences(result, result, "elbo").kind == "data points"
     num_timesteps = np.shape(result["per_step"]["divergence"])[1]
     assert num_timesteps == {"digits": 28, "uav": 40}[result["experiment"]]
     # The bound is the sum of its steps.
@@ -320,10 +320,6 @@ def test_differences_are_a_result_less_its_baseline():
     # Per seed 6 and 8: mean 7, error sqrt(2) / sqrt(2).
     found = benchmark.difference_over_seeds(FULL, PARTIAL, "elbo")
     assert (found.value, found.standard_error, found.kind) == (7.0, pytest.approx(1.0), "seeds")
-    found = benchmark.difference_over_sequences(FULL, PARTIAL, "elbo")
-    # Both spread alike over sequences, which cancels.
-    assert (found.value, found.num_samples) == (7.0, 3)
-    assert found.standard_error == pytest.approx(0.0, abs=1e-12)
 
 
 def test_the_advantage_of_the_first_quantity_is_less_that_of_the_other():
@@ -355,3 +351,13 @@ def test_rows_of_the_table_carry_the_look_ahead_of_their_numbers():
     assert table.header == ["look-ahead", "ELBO", "SMC"]
     assert table.rows == [["0", "-11.5 ± 1.5", "-6.50 ± 0.50"], ["full", "-4.50 ± 0.50", "-3.000"]]
     assert [benchmark.stored_label(r) for r in (PARTIAL, FULL)] == ["partial", "full"]
+
+
+def test_windows_of_the_same_hours_or_the_same_flight_are_one_group():
+    pooled = {"scale": "paper", "per_sequence": {"elbo": [[0.0] * 20]}}
+    assert traffic.groups_of(pooled)[[0, 8, 16]].tolist() == [0, 0, 0]
+    assert len(np.unique(traffic.groups_of(pooled))) == 8
+    assert traffic.groups_of(pooled | {"scale": "book"}) == INDEPENDENT
+    flights = uav.groups_of({"scale": "book"})
+    assert len(flights) == 40 and len(np.unique(flights)) == 20  # two windows of each test flight
+    assert uav.groups_of({"scale": "paper"}) == INDEPENDENT

@@ -299,12 +299,6 @@ def difference_over_seeds(result, baseline, quantity):
     return paired_difference(values, others, kind="seeds")
 
 
-def difference_over_sequences(result, baseline, quantity):
-    """The same difference, averaged over seeds, with its standard error over test sequences."""
-    values, others = (np.mean(r["per_sequence"][quantity], axis=0) for r in (result, baseline))
-    return paired_difference(values, others, kind="data points")
-
-
 def difference_of_advantages(result, baseline, quantity, other):
     """How much more `quantity` favours a result over the baseline than `other` does, over seeds."""
     advantages = [

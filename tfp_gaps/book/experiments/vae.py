@@ -22,7 +22,7 @@ from tfp_gaps import _checks, annealing, bounds, storage, training
 from tfp_gaps._tensorflow import on_gpu, tf
 from tfp_gaps.book import data, results, scales
 from tfp_gaps.book.data.images import flatten
-from tfp_gaps.estimate import Estimate
+from tfp_gaps.estimate import INDEPENDENT, Estimate
 from tfp_gaps.models.vae import VAE
 from tfp_gaps.networks import replica_normal, replica_seeds
 from tfp_gaps.posteriors import families, local
@@ -531,6 +531,11 @@ def values_of(result, name, part="test"):
     return np.array(result["points"][part][name], float)
 
 
+def over_images(values):
+    """Mean of float64 [seeds, images]; images are independent, so that each is its own group."""
+    return Estimate.from_crossed(values, INDEPENDENT)
+
+
 def difference(result, minuend, subtrahend, part="test"):
     """Mean difference of two quantities of one result, paired, with errors over seeds and images.
 
@@ -539,7 +544,7 @@ def difference(result, minuend, subtrahend, part="test"):
     0.75 ± 0.25
     """
     pair = (values_of(result, name, part) for name in (minuend, subtrahend))
-    return Estimate.from_crossed(np.subtract(*pair))
+    return over_images(np.subtract(*pair))
 
 
 def over_whole_set(result, name, part="test"):
@@ -557,12 +562,13 @@ def over_whole_set(result, name, part="test"):
     >>> print(over_whole_set({"points": {"test": points}, "whole_set": {"test": whole}}, "iwae"))
     -3.25 ± 0.27
     """
-    whole = [entry["value"] for entry in result["whole_set"][part]]
-    errors = [entry["standard_error"] for entry in result["whole_set"][part]]
-    variance = np.mean(np.square(errors))  # seeds share the images
-    if len(whole) > 1:
-        variance += np.var(whole, ddof=1) / len(whole)
-    base = Estimate(float(np.mean(whole)), float(np.sqrt(variance)), kind="data points")
+    found = [Estimate.from_dict(entry) for entry in result["whole_set"][part]]
+    values = [entry.value for entry in found]
+    # Seeds share the images: the error over images is that of one seed.
+    error = float(np.sqrt(np.mean([entry.standard_error**2 for entry in found])))
+    base = replace(found[0], value=float(np.mean(values)), standard_error=error)
+    if len(found) > 1:
+        base = base + (Estimate.from_samples(values, "seeds") - base.value)
     return base if name == "elbo" else base + difference(result, name, "elbo", part)
 
 
@@ -584,16 +590,13 @@ def gap_values(result, part="test", family=None):
 
 def gaps_of(result, part="test", family=None):
     """The means of `gap_values` as estimates over seeds and images."""
-    return {
-        name: Estimate.from_crossed(values)
-        for name, values in gap_values(result, part, family).items()
-    }
+    return {name: over_images(values) for name, values in gap_values(result, part, family).items()}
 
 
 def change_of_gap(result, baseline, gap, part="test"):
     """How much larger a gap is than under a baseline: paired by seed and image."""
     pair = (gap_values(r, part)[gap] for r in (result, baseline))
-    return Estimate.from_crossed(np.subtract(*pair))
+    return over_images(np.subtract(*pair))
 
 
 def snapshots_of(result):

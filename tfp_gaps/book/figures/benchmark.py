@@ -9,7 +9,6 @@ sentences need.
 """
 
 import itertools
-import math
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -253,22 +252,16 @@ class Difference(NamedTuple):
     both: Estimate
 
 
-def crossed_difference(result, baseline, quantity, *, groups=None):
+def crossed_difference(result, baseline, quantity, *, groups):
     """Mean difference of two results over seeds and sequences, and its errors.
 
-        se^2 = var_seeds / (number of seeds) + var_sequences / (number of sequences)
-
-    Seeds and sequences are crossed: every model is measured on the same sequences. The sum counts
-    their interaction twice, which errs on the careful side. With three seeds the first term is
-    itself uncertain, so that three of these errors are less than they would be with many.
+    Seeds and sequences are crossed: every model is measured on the same sequences.
 
     Args:
       result, baseline: as from `benchmark.evaluate`, or stored; paired by seed and by sequence.
       quantity: in `per_sequence`, or "crps" or "squared_error" of the forecast, averaged over the
         horizons.
-      groups: [sequences], labels; sequences of one group, such as sensors in the same hours, are
-        not independent of each other: they are averaged, and the error is over groups. None: every
-        sequence is a group.
+      groups: [sequences], labels, or `estimate.INDEPENDENT`; see `Estimate.from_crossed`.
 
     Returns:
       `Difference` of result minus baseline.
@@ -277,25 +270,16 @@ def crossed_difference(result, baseline, quantity, *, groups=None):
       ValueError: if there are not as many labels as sequences.
 
     >>> runs = [{"per_sequence": {"elbo": [[1.0, 2.0], [3.0, v]]}} for v in (6.0, 4.0)]
-    >>> print(crossed_difference(*runs, "elbo").both)
+    >>> print(crossed_difference(*runs, "elbo", groups="independent").both)
     0.50 ± 0.71
     """
     values, others = (np.asarray(_per_sequence(r, quantity), float) for r in (result, baseline))
     difference = values - others
-    groups = np.arange(difference.shape[1]) if groups is None else np.asarray(groups)
-    if len(groups) != difference.shape[1]:
-        raise ValueError(
-            f"groups must have one label for each of the {difference.shape[1]} sequences, but has "
-            f"{len(groups)}. Take those of the sequences that were measured."
-        )
-    # A large group counts for more than a small one, as its sequences do in the mean.
-    weights = np.stack([groups == label for label in np.unique(groups)], 1) / difference.shape[1]
-    by_group = len(weights.T) * difference.mean(0) @ weights
-    over_seeds = Estimate.from_samples(difference.mean(1), kind="seeds")
-    over_sequences = Estimate.from_samples(by_group, kind="data points")
-    error = math.hypot(over_seeds.standard_error, over_sequences.standard_error)
-    both = Estimate(over_seeds.value, error, len(difference), "seeds and data points")
-    return Difference(over_seeds, over_sequences, both)
+    return Difference(
+        Estimate.from_samples(difference.mean(1), kind="seeds"),
+        Estimate.from_crossed(difference.mean(0, keepdims=True), groups),
+        Estimate.from_crossed(difference, groups),
+    )
 
 
 def _per_sequence(result, quantity):

@@ -11,17 +11,23 @@ The verdict follows from numbers and criteria alone, and the record is stored in
 output, where `scorecard` finds it. So a chapter cannot claim what the file does not know, and the
 scorecard cannot show what no chapter measured.
 
-A criterion compares an estimate (value v, standard error s) with a bound b:
-at_most: v <= b;  at_least: v - z s >= b;  at_most_se: v + z s <= b;
-equals: |v - b| <= max(tolerance, z s), and z s <= max_error where one is given.
+A criterion compares the two-sided 99 % t interval [L, U] of an estimate with a bound b and a margin
+m, the smallest effect that would matter to a reader. For at_least (at_most is its mirror image):
+reproduced if L > b, and "smaller than matters" if U < b + m as well; different if L <= b and
+U < b + m; undecided otherwise. For equals: reproduced if the interval lies inside b +- m, different
+if outside, else undecided. More noise never helps. An exact number needs no margin.
 """
 
 import collections
 import dataclasses
+import hashlib
+import json
 import math
 import numbers
 import pathlib
 import re
+
+from scipy import optimize, stats
 
 from tfp_gaps.book import files
 from tfp_gaps.book.ledger import view
@@ -31,15 +37,15 @@ MIME = "application/vnd.tfp-gaps.claim+json"
 REPRODUCED = "reproduced"
 QUALIFIED = "reproduced with qualification"
 DIFFERENT = "different"
-NOT_TESTED = "not tested here yet"
-VERDICTS = (REPRODUCED, QUALIFIED, DIFFERENT, NOT_TESTED)
+UNDECIDED = "undecided"
+NOT_TESTED = "not tested"
+IDENTITY = "identity"
+VERDICTS = (REPRODUCED, QUALIFIED, DIFFERENT, UNDECIDED, NOT_TESTED, IDENTITY)
+SMALL = "reproduced, but smaller than matters"
 KINDS = ("identity", "inequality", "qualitative", "quantitative")
-_RULE_OPTIONS = {
-    "at_most": (),
-    "at_least": ("z",),
-    "at_most_se": ("z",),
-    "equals": ("tolerance", "z", "max_error"),
-}
+RULES = ("at_least", "at_most", "equals")
+LEVEL = 0.99
+POWER = 0.9
 
 
 class ClaimsError(ValueError):
@@ -52,64 +58,157 @@ class Criterion:
 
     Attributes:
       name: what is measured, with its unit; the key under which a chapter reports it.
-      rule: at_most, at_least, at_most_se or equals (see the module's docstring).
+      rule: at_least, at_most or equals (see the module's docstring).
       bound: the number that the estimate is compared with.
-      why: the reason for the bound.
-      tolerance: equals only; accepted distance when the standard error is smaller.
-      z: number of standard errors by which the rule must be met.
-      max_error: equals only; `z` standard errors above this are too noisy to confirm equality.
+      why: the reason for bound and margin.
+      set: the date on which name, rule and bound were set, and the digest of the whole text.
+      margin: smallest effect that matters; None where only an exact number can decide.
       text: caveats only; the qualification in words.
 
     Example:
 
-    >>> five = Criterion("gain, nats", "at_least", 5.0, why="the size that we promise")
-    >>> five.holds(Estimate(7.0, 0.5)), five.holds(Estimate(7.0, 1.0))
-    (True, False)
+    >>> five = Criterion("gain, nats", "at_least", 5.0, why="the size that we promise", margin=1.0)
+    >>> [five.outcome(Estimate(v, 0.3)) for v in (7.0, 5.5, 5.1)]
+    ['reproduced', 'undecided', 'different']
     """
 
     name: str
     rule: str
     bound: float
     why: str
-    tolerance: float = 0.0
-    z: float = 3.0
-    max_error: float | None = None
+    set: str = ""
+    margin: float | None = None
     text: str | None = None
 
-    def holds(self, estimate):
-        """Return whether `estimate` meets this criterion."""
-        value, error = estimate.value, self.z * estimate.standard_error
-        if self.rule == "at_most":
-            return value <= self.bound
-        if self.rule == "at_least":
-            return value - error >= self.bound
-        if self.rule == "at_most_se":
-            return value + error <= self.bound
-        too_noisy = self.max_error is not None and error > self.max_error
-        return abs(value - self.bound) <= max(self.tolerance, error) and not too_noisy
+    def outcome(self, estimate, level=LEVEL):
+        """Return `REPRODUCED`, `SMALL`, `DIFFERENT` or `UNDECIDED`."""
+        low, high = self._effect(estimate).confidence_interval(level)
+        margin = self.margin or 0.0
+        if self.rule == "equals":
+            if max(-low, high) <= margin:
+                return REPRODUCED
+            return DIFFERENT if low > margin or high < -margin else UNDECIDED
+        if low > 0 or low == high == 0:
+            return SMALL if high < margin else REPRODUCED
+        return DIFFERENT if high < margin or low == high else UNDECIDED
+
+    def reverse(self, estimate):
+        """Return whether the effect is certain to have the other direction."""
+        return self.rule != "equals" and self._effect(estimate).confidence_interval()[1] < 0
+
+    def p_values(self, estimate):
+        """Return the one-sided p values (for reproduced, for different).
+
+        They fall below (1 - level) / 2 where `outcome` says so. An exact number gives 0 or 1.
+        """
+        if estimate.standard_error == 0:
+            failed = float(self.outcome(estimate) == DIFFERENT)
+            return failed, 1.0 - failed
+        effect, margin = self._effect(estimate), self.margin or 0.0
+        if self.rule == "equals":
+            distance = abs(effect.value)
+            return _tail(effect, margin - distance), _tail(effect, distance - margin)
+        return _tail(effect, effect.value), _tail(effect, margin - effect.value)
 
     def requirement(self):
         """Return the condition in words and numbers, as shown to the reader.
 
-        >>> Criterion("x", "equals", 0.5, why="closed form", tolerance=0.01).requirement()
-        'within 0.01 (or 3 s.e.) of 0.5'
+        >>> Criterion("x", "equals", 0.5, why="closed form", margin=0.01).requirement()
+        'within 0.01 of 0.5'
         """
-        bound, margin = _short(self.bound), f"{self.z:g} s.e."
-        if self.rule == "at_most":
-            return f"at most {bound}"
-        if self.rule == "at_least":
-            return f"at least {bound} after subtracting {margin}"
-        if self.rule == "at_most_se":
-            return f"at most {bound} after adding {margin}"
-        noise = (
-            "" if self.max_error is None else f", with {margin} at most {_short(self.max_error)}"
-        )
-        return f"within {_short(self.tolerance)} (or {margin}) of {bound}{noise}"
+        bound = _short(self.bound)
+        if self.rule == "equals":
+            return f"within {_short(self.margin or 0)} of {bound}"
+        words = f"{self.rule.replace('_', ' ')} {bound}"
+        return words if self.margin is None else f"{words}, margin {_short(self.margin)}"
+
+    def shortfall(self, estimate):
+        """Say what an undecided criterion lacks: what this design detects, and what would decide.
+
+        >>> five = Criterion("gain, nats", "at_least", 5.0, why="a size", margin=1.0)
+        >>> print(five.shortfall(Estimate(5.5, 0.5, num_samples=4, kind="seeds")))
+        detects an effect of 4.3 with 90 % power, where 1 matters; 20 seeds in place of 4 would do
+        """
+        # Equality takes two such tests, which share what may be missed.
+        equals = self.rule == "equals"
+        power = (1 + POWER) / 2 if equals else POWER
+        what = "equality within" if equals else "an effect of"
+        found = _short(float(f"{_detectable(estimate, power):.2g}"))
+        words = f"detects {what} {found} with 90 % power, where {_short(self.margin)} matters"
+        times = _times_as_many(estimate, self.margin, power)
+        if times <= 1:
+            return words
+        units = {"Monte Carlo": "draws"}.get(estimate.kind, estimate.kind or "samples")
+        count = estimate.num_samples
+        if count is None or " and " in units:
+            more = _short(float(f"{times:.2g}"))
+            return f"{words}; {more} times as many {units} would do"
+        return f"{words}; {math.ceil(times * count)} {units} in place of {count} would do"
+
+    def digest(self):
+        """Return what `set` must end with: eight digits of the hash of the criterion's own text."""
+        own = [self.name, self.rule, self.bound, self.margin, self.text]
+        return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:8]
+
+    def _effect(self, estimate):
+        """The estimate's distance from the bound, positive in the direction of the rule."""
+        return (self.bound - estimate) if self.rule == "at_most" else (estimate - self.bound)
+
+
+def _tail(estimate, distance):
+    """Probability that an error of the estimate exceeds `distance`."""
+    return float(stats.t.sf(distance / estimate.standard_error, estimate.degrees_of_freedom))
+
+
+def _detectable(estimate, power, times=1.0):
+    """Smallest effect whose interval clears the bound with probability `power`.
+
+    Of a design with `times` as many units: the root of P(t' > t) = power in the shift of a
+    noncentral t.
+    """
+    degrees = min(estimate.degrees_of_freedom * times, 1e4)
+    needed = stats.t.isf((1 - LEVEL) / 2, degrees)
+    found = optimize.brentq(
+        lambda shift: stats.nct.sf(needed, degrees, shift) - power, 0.0, 4 * needed + 5
+    )
+    return found * estimate.standard_error / math.sqrt(times)
+
+
+def _times_as_many(estimate, effect, power):
+    """How many times the units it takes to detect `effect`; 1 if these suffice."""
+
+    def excess(logarithm):
+        return _detectable(estimate, power, math.exp(logarithm)) - effect
+
+    return 1.0 if excess(0.0) <= 0 else math.exp(optimize.brentq(excess, 0.0, 30.0))
 
 
 def _short(number):
     """Print a bound as one would write it: 1e-8 rather than 1e-08."""
     return re.sub(r"e([+-])0+", r"e\1", f"{number:g}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Former:
+    """A criterion, or with `text` a caveat, that was replaced once a result existed.
+
+    Attributes:
+      name, rule, bound, margin: of the criterion; `at_most_se` is a rule of then.
+      found: the value that it met, as printed.
+      outcome: "held" or "failed" by the rule of then, or "not measured".
+      until: the date on which it was replaced.
+      why: the reason that was given, or the lack of one.
+    """
+
+    name: str
+    rule: str
+    bound: float
+    found: str
+    outcome: str
+    until: str
+    why: str
+    margin: float | None = None
+    text: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +223,8 @@ class Claim:
       chapter: the page that decides it, or None if no page does yet.
       criteria: tuple of `Criterion`; all must hold for the claim to be reproduced.
       caveats: tuple of `Criterion` with `text`; any that holds qualifies the verdict.
+      limits: what was not tried, or shown elsewhere; each qualifies the verdict.
+      was: tuple of `Former`, what decided the claim before.
       plan: for a claim without a chapter, how it will be tested.
       published: the published value in words, or None.
       published_note: why `published` is empty.
@@ -136,6 +237,8 @@ class Claim:
     chapter: str | None
     criteria: tuple[Criterion, ...] = ()
     caveats: tuple[Criterion, ...] = ()
+    limits: tuple[str, ...] = ()
+    was: tuple[Former, ...] = ()
     plan: str | None = None
     published: str | None = None
     published_note: str | None = None
@@ -147,12 +250,17 @@ class Claim:
 
     def question(self):
         """Return what a record of this claim answers; a record of another question is stale."""
+        conditions = {"criteria": self.criteria, "caveats": self.caveats}
         return {
             "chapter": self.chapter,
             "statement": self.statement,
-            "criteria": [dataclasses.asdict(criterion) for criterion in self.criteria],
-            "caveats": [dataclasses.asdict(caveat) for caveat in self.caveats],
+            "limits": list(self.limits),
+            **{kind: [_as_asked(each) for each in found] for kind, found in conditions.items()},
         }
+
+
+def _as_asked(criterion):
+    return {key: v for key, v in dataclasses.asdict(criterion).items() if key != "set"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,20 +270,23 @@ class Record:
     Args:
       claim: the `Claim`.
       estimates: mapping from every criterion and caveat name of the claim to an `Estimate`.
+      level: of the intervals that decide.
 
     Raises:
-      ClaimsError: if a name is missing or unknown, or a value is not an `Estimate`.
+      ClaimsError: if a name is missing or unknown, a value is not an `Estimate`, or one with an
+        error meets a criterion without a margin.
 
     Example:
 
     >>> criterion = Criterion("residual", "at_most", 1e-8, why="float64")
     >>> claim = Claim("C99", "2 + 2 = 4", ("somebody",), "identity", "sums", (criterion,))
     >>> Record(claim, {"residual": Estimate(0.0)}).verdict
-    'reproduced'
+    'identity'
     """
 
     claim: Claim
     estimates: dict[str, Estimate]
+    level: float = LEVEL
 
     def __post_init__(self):
         claim, names = self.claim, self.claim.names
@@ -195,21 +306,49 @@ class Record:
                     "Estimate(value, standard_error) if it is not."
                 )
 
+        for criterion in (*claim.criteria, *claim.caveats):
+            if criterion.margin is None and self.estimates[criterion.name].standard_error:
+                raise ClaimsError(
+                    f"{claim.id}, {criterion.name!r}: has an error, but the criterion has no "
+                    "margin. Give the smallest effect that would matter as its margin."
+                )
+
     @property
     def verdict(self):
-        """One of the first three of `VERDICTS`, computed from estimates and criteria alone."""
-        if not all(self.holds(criterion) for criterion in self.claim.criteria):
-            return DIFFERENT
-        return QUALIFIED if self.standing_caveats else REPRODUCED
+        """One of `VERDICTS` but `NOT_TESTED`, computed from estimates and criteria alone."""
+        outcomes = {self.outcome(criterion) for criterion in self.claim.criteria}
+        for word in (DIFFERENT, UNDECIDED):
+            if word in outcomes:
+                return word
+        if self.claim.kind == "identity":
+            return IDENTITY
+        qualified = SMALL in outcomes or self.standing_caveats or self.claim.limits
+        return QUALIFIED if qualified else REPRODUCED
 
     @property
     def standing_caveats(self):
-        """The caveats whose criterion holds."""
-        return [caveat for caveat in self.claim.caveats if self.holds(caveat)]
+        """The caveats that are shown."""
+        return [each for each in self.claim.caveats if self.outcome(each) in (REPRODUCED, SMALL)]
 
-    def holds(self, criterion):
-        """Return whether the measured estimate meets `criterion` (one of the claim's own)."""
-        return criterion.holds(self.estimates[criterion.name])
+    @property
+    def fails_former(self):
+        """Whether the claim is reproduced here and failed a criterion that it had before."""
+        failed = any(each.outcome == "failed" and not each.text for each in self.claim.was)
+        return failed and self.verdict in (REPRODUCED, QUALIFIED)
+
+    def outcome(self, criterion):
+        """Return what the measured estimate says of `criterion` (one of the claim's own)."""
+        return criterion.outcome(self.estimates[criterion.name], self.level)
+
+    def p_values(self):
+        """Return the p values of the claim: for reproduced, for different.
+
+        All criteria must hold, so the first is the largest of theirs; one suffices to differ, so
+        the second is their smallest times their number.
+        """
+        rows = [each.p_values(self.estimates[each.name]) for each in self.claim.criteria]
+        holds, differs = zip(*rows, strict=True)
+        return max(holds), min(1.0, min(differs) * len(rows))
 
     def as_dict(self):
         """Return the record as JSON-ready data: what was asked, measured and decided."""
@@ -273,13 +412,16 @@ def _parse_claim(entry, where):
         _check_text(key, f"{where}: source")
     _check_chapter_or_plan(entry, where)
     _check_published(entry, where)
-    fields = {key: value for key, value in entry.items() if key not in ("criteria", "caveats")}
-    fields["source"] = tuple(entry["source"])
-    claim = Claim(
-        **fields,
-        criteria=_parse_criteria(entry.get("criteria", []), f"{where}, criterion", ()),
-        caveats=_parse_criteria(entry.get("caveats", []), f"{where}, caveat", ("text",)),
-    )
+    for text in entry.get("limits", []):
+        _check_text(text, f"{where}: limits")
+    parsed = {
+        "source": tuple(entry["source"]),
+        "criteria": _parse_list(entry, "criteria", f"{where}, criterion", _parse_criterion),
+        "caveats": _parse_list(entry, "caveats", f"{where}, caveat", _parse_caveat),
+        "limits": tuple(entry.get("limits", [])),
+        "was": _parse_list(entry, "was", f"{where}, was", _parse_former),
+    }
+    claim = Claim(**{**entry, **parsed})
     repeated = [name for name, times in collections.Counter(claim.names).items() if times > 1]
     if repeated:
         raise ClaimsError(f"{where}: names must differ, but {repeated} occur more than once.")
@@ -308,31 +450,41 @@ def _check_published(entry, where):
         _check_text(entry.get("published_note"), f"{where}: published_note (published is empty)")
 
 
-def _parse_criteria(rows, where, extra_keys):
+def _parse_list(entry, key, where, parse):
+    rows = entry.get(key, [])
     if not isinstance(rows, list):
         raise ClaimsError(f"{where}: expected a list, found {type(rows).__name__}.")
-    numbered = enumerate(rows, start=1)
-    return tuple(_parse_criterion(row, f"{where} {number}", extra_keys) for number, row in numbered)
+    return tuple(parse(row, f"{where} {number}") for number, row in enumerate(rows, start=1))
 
 
-def _parse_criterion(row, where, extra_keys):
-    rule = row.get("rule") if isinstance(row, dict) else None
-    options = _RULE_OPTIONS.get(rule, ()) if isinstance(rule, str) else ()
-    required = ["name", "rule", "bound", "why", *extra_keys]
-    if rule == "equals":
-        required.append("tolerance")
-    known = [field.name for field in dataclasses.fields(Criterion)]
-    _check_keys(row, where, required, known)
-    _check_choice(rule, _RULE_OPTIONS, f"{where}: rule")
-    _check_keys(row, f"{where}: rule {rule}", required, [*required, *options])
+def _parse_caveat(row, where):
+    return _parse_criterion(row, where, ("text",))
+
+
+def _parse_criterion(row, where, extra_keys=()):
+    required = ["name", "rule", "bound", "why", "set", *extra_keys]
+    _check_keys(row, where, required, [*required, "margin"])
+    _check_choice(row["rule"], RULES, f"{where}: rule")
     for key in ("name", "why", *extra_keys):
         _check_text(row[key], f"{where}: {key}")
+    wanted = "a date and a digest of eight digits"
+    _check_text(row["set"], f"{where}: set", wanted, r"\d{4}-\d\d-\d\d [0-9a-f]{8}")
     _check_number(row["bound"], f"{where}: bound")
-    for key in options:
-        if key in row:
-            _check_number(row[key], f"{where}: {key}", minimum=0.0)
-    numbers = {key: float(row[key]) for key in ("bound", *options) if key in row}
+    if "margin" in row:
+        _check_number(row["margin"], f"{where}: margin", minimum=0.0)
+    numbers = {key: float(row[key]) for key in ("bound", "margin") if key in row}
     return Criterion(**{**row, **numbers})
+
+
+def _parse_former(row, where):
+    required = ["name", "rule", "bound", "found", "outcome", "until", "why"]
+    _check_keys(row, where, required, [*required, "margin", "text"])
+    _check_choice(row["rule"], (*RULES, "at_most_se"), f"{where}: rule")
+    _check_choice(row["outcome"], ("held", "failed", "not measured"), f"{where}: outcome")
+    _check_number(row["bound"], f"{where}: bound")
+    for key in ("name", "found", "until", "why"):
+        _check_text(row[key], f"{where}: {key}")
+    return Former(**{**row, "bound": float(row["bound"])})
 
 
 def _check_keys(entry, where, required, allowed):
@@ -410,9 +562,9 @@ class Ledger:
         self,
         name,
         difference,
-        above="above zero by more than three standard errors",
-        below="**below** zero by more than three standard errors",
-        undecided="not told apart from zero by three standard errors",
+        above="above zero at 99 % confidence",
+        below="**below** zero at 99 % confidence",
+        undecided="not told apart from zero at 99 % confidence",
     ):
         """Put a difference, and as `name`-words what `in_words` says of its sign."""
         self.put(name, difference)
@@ -471,14 +623,14 @@ def _as_estimate(value):
     return Estimate.exact(value) if is_number else value
 
 
-def in_words(difference, *, above, below, undecided, z=3.0):
-    """Choose the words for a difference by its sign, if that is beyond `z` standard errors.
+def in_words(difference, *, above, below, undecided):
+    """Choose the words for a difference by its sign, if its 99 % interval leaves out zero.
 
     >>> words = {"above": "higher", "below": "lower", "undecided": "not told apart"}
     >>> in_words(Estimate(1.0, 0.1), **words), in_words(Estimate(0.2, 0.1), **words)
     ('higher', 'not told apart')
     """
-    low, high = difference.interval(z)
+    low, high = difference.confidence_interval(LEVEL)
     return above if low > 0 else below if high < 0 else undecided
 
 

@@ -12,10 +12,13 @@ import typing
 
 from tfp_gaps.book.ledger.claims import (
     DIFFERENT,
+    IDENTITY,
+    LEVEL,
     MIME,
     NOT_TESTED,
     QUALIFIED,
     REPRODUCED,
+    UNDECIDED,
     VERDICTS,
     Claim,
     ClaimsError,
@@ -30,7 +33,8 @@ class Row(typing.NamedTuple):
     """One line of the scorecard; `record` and `link` are None for a claim nobody measured.
 
     `link` leads to the cell of the built page that measured the claim; `note` says what qualifies
-    the verdict, or what is planned.
+    the verdict, or what is planned; `survives` whether the verdict holds for all claims at once
+    (`surviving`), None where it rests on exact numbers alone or decides nothing.
     """
 
     claim: Claim
@@ -38,6 +42,7 @@ class Row(typing.NamedTuple):
     verdict: str
     link: str | None
     note: str
+    survives: bool | None = None
 
 
 def rows(book_dir=None):
@@ -59,7 +64,48 @@ def rows(book_dir=None):
             if record.claim.id in found:
                 raise ClaimsError(f"{notebook.name} holds two records of {record.claim.id}.")
             found[record.claim.id] = record
-    return [_row(claim, found.get(key)) for key, claim in claims.items()]
+    survivors = surviving(found)
+    return [
+        _row(claim, found.get(key))._replace(survives=survivors.get(key))
+        for key, claim in claims.items()
+    ]
+
+
+def surviving(records):
+    """Say which verdicts hold together at the level that each has by itself (Holm 1979).
+
+    The family holds two one-sided hypotheses for each claim whose criteria met an error: that it
+    is reproduced, and that it is different. Of one claim alone this is the pointwise rule.
+
+    Args:
+      records: dict from id to `Record`.
+
+    Returns:
+      survives: dict from the id of each such claim, unless undecided, to whether its verdict does.
+
+    >>> from tfp_gaps.book.ledger.claims import Criterion
+    >>> gain = Criterion("gain", "at_least", 0.0, why="a sign", margin=1.0)
+    >>> claim = Claim("C99", "it helps", ("somebody",), "qualitative", "sums", (gain,))
+    >>> surviving({"C99": Record(claim, {"gain": Estimate(4.0, 1.0)})})
+    {'C99': True}
+    """
+    family = {
+        (key, verdict): p
+        for key, record in records.items()
+        if any(record.estimates[each.name].standard_error for each in record.claim.criteria)
+        for verdict, p in zip((REPRODUCED, DIFFERENT), record.p_values(), strict=True)
+    }
+    rejected = set()
+    for rank, hypothesis in enumerate(sorted(family, key=family.get)):
+        if family[hypothesis] > (1 - LEVEL) / (len(family) - rank):
+            break
+        rejected.add(hypothesis)
+    words = {key: record.verdict for key, record in records.items() if (key, DIFFERENT) in family}
+    return {
+        key: (key, DIFFERENT if word == DIFFERENT else REPRODUCED) in rejected
+        for key, word in words.items()
+        if word != UNDECIDED
+    }
 
 
 def _stored_records(notebook):
@@ -99,14 +145,14 @@ def _restore(stored, claims, chapter):
 
 def _row(claim, record):
     if record is not None:
-        note = " ".join(caveat.text for caveat in record.standing_caveats)
+        note = " ".join([*claim.limits, *(caveat.text for caveat in record.standing_caveats)])
         return Row(claim, record, record.verdict, f"{claim.chapter}.html#claim-{claim.id}", note)
     unrecorded = f"The chapter {claim.chapter} has not recorded it yet."
     return Row(claim, None, NOT_TESTED, None, claim.plan or unrecorded)
 
 
 def verdict_totals(rows):
-    """Return a dict from each of the four verdicts to how many rows have it."""
+    """Return a dict from each of the verdicts to how many rows have it."""
     counts = collections.Counter(row.verdict for row in rows)
     return {verdict: counts[verdict] for verdict in VERDICTS}
 
@@ -114,33 +160,26 @@ def verdict_totals(rows):
 def summary_line(rows):
     """Return the totals as one stable line.
 
-    >>> summary_line([])
-    '0/0 claims reproduced (0 of them with qualification), 0 different, 0 not tested here yet'
+    >>> print(summary_line([]).split("; ")[1])
+    and 0 identities
     """
     totals = verdict_totals(rows)
     reproduced = totals[REPRODUCED] + totals[QUALIFIED]
     return (
-        f"{reproduced}/{len(rows)} claims reproduced ({totals[QUALIFIED]} of them with "
-        f"qualification), {totals[DIFFERENT]} different, {totals[NOT_TESTED]} not tested here yet"
+        f"{reproduced}/{len(rows) - totals[IDENTITY]} claims reproduced ({totals[QUALIFIED]} of "
+        f"them with qualification), {totals[DIFFERENT]} different, {totals[UNDECIDED]} undecided, "
+        f"{totals[NOT_TESTED]} not tested; and {totals[IDENTITY]} identities"
     )
 
 
-def verdict_at(record, standard_errors):
-    """Return the verdict had every criterion and caveat asked for so many standard errors.
+def verdict_at(record, level):
+    """Return the verdict had every criterion and caveat been decided at another level.
 
     >>> from tfp_gaps.book.ledger.claims import Criterion
-    >>> gain = Criterion("gain", "at_least", 0.0, why="a sign")
+    >>> gain = Criterion("gain", "at_least", 0.0, why="a sign", margin=1.0)
     >>> claim = Claim("C99", "it helps", ("somebody",), "qualitative", "sums", (gain,))
-    >>> record = Record(claim, {"gain": Estimate(4.0, 1.0)})
-    >>> [verdict_at(record, number) for number in (3, 5)]
-    ['reproduced', 'different']
+    >>> record = Record(claim, {"gain": Estimate(3.0, 1.0)})
+    >>> [verdict_at(record, level) for level in (0.99, 0.999)]
+    ['reproduced', 'undecided']
     """
-
-    def asking(criteria):
-        return tuple(dataclasses.replace(each, z=float(standard_errors)) for each in criteria)
-
-    claim = record.claim
-    asked = dataclasses.replace(
-        claim, criteria=asking(claim.criteria), caveats=asking(claim.caveats)
-    )
-    return dataclasses.replace(record, claim=asked).verdict
+    return dataclasses.replace(record, level=level).verdict

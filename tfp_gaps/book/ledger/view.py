@@ -17,13 +17,17 @@ _SYMBOLS = {
     "reproduced": "\N{CHECK MARK}",
     "reproduced with qualification": "\N{CHECK MARK}*",
     "different": "\N{MULTIPLICATION SIGN}",
-    "not tested here yet": "\N{HORIZONTAL ELLIPSIS}",
+    "undecided": "?",
+    "not tested": "\N{HORIZONTAL ELLIPSIS}",
+    "identity": "=",
 }
 _COLOURS = {
     "reproduced": "#1b7f5c",
     "reproduced with qualification": "#b06a00",
     "different": "#c0392b",
-    "not tested here yet": "#777777",
+    "undecided": "#777777",
+    "not tested": "#777777",
+    "identity": "#1f5fa8",
 }
 _STYLE = """<style>
 .tfp-ledger { text-align: left; font-size: 0.9rem; line-height: 1.4; overflow-wrap: anywhere;
@@ -89,7 +93,7 @@ def pending_html(rows):
         [_statement(row.claim, row.link), escape(row.note)] for row in rows if row.record is None
     ]
     columns = {"Claim": 50, "Plan": 50}
-    return _block(_table("Claims that are not tested here yet", columns, pending))
+    return _block(_table("Claims that are not tested", columns, pending))
 
 
 def totals_html(totals):
@@ -104,9 +108,16 @@ def _conditions(claim):
 
 
 def _outcome(record, criterion, is_caveat):
+    """Say what became of a criterion or caveat, and of an undecided one what it lacks."""
+    estimate, found = record.estimates[criterion.name], record.outcome(criterion)
     if is_caveat:
-        return "the caveat stands" if record.holds(criterion) else "the caveat falls"
-    return "holds" if record.holds(criterion) else "fails"
+        names = {"different": "the caveat falls", "undecided": "open"}
+        return names.get(found, "the caveat stands")
+    if found == "undecided":
+        return f"{found}: {criterion.shortfall(estimate)}"
+    if found == "different" and criterion.reverse(estimate):
+        return "different, in the other direction"
+    return found
 
 
 def _condition_row(record, criterion, is_caveat):
@@ -118,13 +129,17 @@ def _condition_row(record, criterion, is_caveat):
         f"{estimate}{_kind(estimate)}",
         f"<p>{escape(criterion.requirement())}: "
         f"<strong>{_outcome(record, criterion, is_caveat)}</strong></p>"
-        f'<p class="small">{escape(criterion.why)}</p>',
+        f'<p class="small">{escape(criterion.why)} Set: {criterion.set[:10]}.</p>',
     ]
 
 
 def _kind(estimate):
-    """Say which error it is, where there is one."""
-    return f" ({escape(estimate.kind)})" if estimate.kind and estimate.standard_error else ""
+    """Say which error it is, where there is one, and its interval."""
+    if estimate.standard_error == 0:
+        return ""
+    low, high = estimate.confidence_interval()
+    kind = f"{escape(estimate.kind)}; " if estimate.kind else ""
+    return f" ({kind}99 %: {low:.3g} to {high:.3g})"
 
 
 def _scorecard_row(row, reasons):
@@ -133,18 +148,35 @@ def _scorecard_row(row, reasons):
     for criterion, is_caveat in _conditions(claim):
         estimate = record.estimates[criterion.name]
         outcome = _outcome(record, criterion, is_caveat)
-        why = f'<br><span class="small">{escape(criterion.why)}</span>' if reasons else ""
+        words = f"{criterion.why} Set: {criterion.set[:10]}."
+        why = f'<br><span class="small">{escape(words)}</span>' if reasons else ""
         parts.append(
             f"<p>{'Caveat: ' if is_caveat else ''}{escape(criterion.name)}: "
             f"<strong>{estimate}</strong>{_kind(estimate)} "
             f"[{escape(criterion.requirement())}: {outcome}]{why}</p>"
         )
+    parts += [_former(each) for each in claim.was]
     if claim.published or claim.published_note:
         published = claim.published or f"empty ({claim.published_note})"
         parts.append(f'<p class="small">Published value: {escape(published)}</p>')
-    note = f"<p>{escape(row.note)}</p>" if row.note else ""
+    marks = [row.note] if row.note else []
+    if row.survives is not None:
+        marks.append(f"{'Survives' if row.survives else 'Does not survive'} Holm over all claims.")
+    if record.fails_former:
+        marks.append("Would fail under a criterion that it had before.")
+    note = "".join(f"<p>{escape(mark)}</p>" for mark in marks)
     link = f'<p><a href="{escape(row.link)}">the cell that measured it</a></p>'
     return [_statement(claim, row.link), "".join(parts), _badge(row.verdict) + note + link]
+
+
+def _former(former):
+    """A criterion of before: what it asked, what it found and why it went."""
+    asked = f"{former.rule.removesuffix('_se').replace('_', ' ')} {former.bound:g}"
+    return (
+        f'<p class="small">Until {former.until}{", a caveat" if former.text else ""}: '
+        f"{escape(former.name)}: {former.found} [{asked}: {former.outcome}]. "
+        f"{escape(former.why)}</p>"
+    )
 
 
 def _statement(claim, link):
