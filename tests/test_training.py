@@ -490,10 +490,10 @@ def test_rates_fall_by_the_root_of_ten(data):
 
     settings = Settings(100, 10, learning_rate=0.01, **PLATEAU)
     training.fit(loss, [w], data, settings, seeds=[0], validate=lambda: [0.0], progress=progress)
-    # Looks at 5, 10, ...: plateaus at 15, 25, 35, 45. Of a constant gradient Adam's steps are the
+    # Looks at 0, 5, ...: plateaus at 10, 20, 30, 40. Of a constant gradient Adam's steps are the
     # rate.
     steps = -np.diff(np.concatenate([[0.0], moved])) / 5
-    falls = 10 ** (-0.5 * np.array([0, 0, 0, 1, 1, 2, 2, 3, 3]))
+    falls = 10 ** (-0.5 * np.array([0, 0, 1, 1, 2, 2, 3, 3]))
     np.testing.assert_allclose(steps, 0.01 * falls, rtol=1e-4)
 
 
@@ -525,3 +525,11 @@ def test_plateaus_need_looks(data):
     w, loss = quadratic([0])
     with pytest.raises(ValueError, match="needs a validation loss"):
         training.fit(loss, [w], data, Settings(100, 10, **PLATEAU), seeds=[0])
+
+
+def test_a_start_that_is_better_than_all_that_follows_is_kept(data):
+    w, loss = quadratic([0])
+    settings = Settings(50, 20, learning_rate=0.02, **PLATEAU)
+    options = {"seeds": [0], "validate": lambda: np.sum(w.numpy() ** 2, -1)}
+    training.fit(loss, [w], data, settings, **options)
+    np.testing.assert_array_equal(w, np.zeros([1, 3]))

@@ -124,7 +124,7 @@ def reverse_filter(
     >>> from tfp_gaps.exact.linear_gaussian import LinearGaussian
     >>> from tfp_gaps.models.state_space import LinearGaussianStateSpace
     >>> model = LinearGaussianStateSpace(LinearGaussian(0.9, 0.1, 1.0, 1.0, 0.5))
-    >>> made, latents = made_sequences(model, 5, num_timesteps=3, seed=0)
+    >>> made, latents = made_sequences(model, np.zeros([3, 5, 1]), seed=0)
     >>> reverse_filter(model, made, latents, num_particles=100, seed=0).shape
     (1, 5)
     """
@@ -140,27 +140,27 @@ def reverse_filter(
     return filtered.log_increments.sum(0)
 
 
-def made_sequences(model, count, *, num_timesteps, seed, controls=None):
+def made_sequences(model, like, *, seed):
     """Draw sequences from a model, with the latents that they were made from.
 
     Args:
       model: state-space model of one replica; see `networks.replica`.
-      count: number of sequences.
-      num_timesteps: T.
+      like: `Sequences`, or a bare array [time, sequences, channels], whose number, steps, controls
+        and mask the made ones have.
       seed: int.
-      controls: [time, sequences, control], row t acts into step t; None for a model without.
 
     Returns:
       `Sequences`, and float32 latents [time, sequences, latent], a draw of the posterior of each.
     """
+    like = as_sequences(like)
     keys = [replica_seeds([seed], purpose) for purpose in ("made latents", "made observations")]
-    noise = replica_normal([num_timesteps, count, model.latent_size], keys[0], axis=1)
-    acting = None
-    if controls is not None:
-        acting = tf.cast(controls[1:], tf.float32)[:, tf.newaxis]
-    latents = sample_latents(model, noise, acting)
-    observations = model.emission(latents).sample(seed=keys[1][0])
-    return Sequences(observations[:, 0].numpy(), controls), latents[:, 0].numpy()
+    shape = [like.num_timesteps, len(like), model.latent_size]
+    # Row t of these controls acts into step t; `sample_latents` takes those out of it.
+    controls = None if like.controls is None else tf.constant(like.controls[1:, np.newaxis])
+    latents = sample_latents(model, replica_normal(shape, keys[0], axis=1), controls)
+    observations = model.emission(latents).sample(seed=keys[1][0])[:, 0].numpy()
+    made = Sequences(observations.astype(like.observations.dtype), like.controls, like.mask)
+    return made, latents[:, 0].numpy()
 
 
 def _run(model, posterior, sequences, num_particles, seed, particles_at_once, latents=None):

@@ -207,6 +207,7 @@ def fit(
     run = _Run(loss, variables, data, settings, seeds, fingerprint, validate, strategy, axis)
     if checkpoint is not None:
         run.restore(Path(checkpoint))
+    run.begin()
     last_saved = time.monotonic()
     while not run.is_done():
         losses = run.advance()
@@ -233,9 +234,9 @@ def plateaus(steps, losses, settings):
       settings: `Settings`.
 
     >>> settings = Settings(100, 4, schedule="plateau", steps_per_call=5, validate_every=5)
-    >>> plateaus(np.arange(5, 105, 5), np.zeros([20, 1]), settings)  # at 15, 25, 35, 45
+    >>> plateaus(np.arange(0, 105, 5), np.zeros([21, 1]), settings)  # at 10, 20, 30, 40
     array([4])
-    >>> plateaus(np.arange(5, 105, 5), -np.arange(20.0)[:, np.newaxis], settings)
+    >>> plateaus(np.arange(0, 105, 5), -np.arange(21.0)[:, np.newaxis], settings)
     array([0])
     """
     first = np.searchsorted(steps, settings.kl_warmup_steps)
@@ -466,6 +467,11 @@ class _Run:
             return total, skipped
 
         return call
+
+    def begin(self):
+        """Look at what training starts from: it may be a network that was trained before."""
+        if self._plateaus and self.step == 0:
+            self._look()
 
     def advance(self):
         """Run the next few steps and return their mean loss, [replicas]."""

@@ -8,6 +8,7 @@ book). All values are nats per window.
 
 from dataclasses import replace
 
+from tfp_gaps.book.data.traffic import SOURCES
 from tfp_gaps.book.experiments.benchmark import Benchmark, Size, latent_variants
 from tfp_gaps.book.experiments.sequential import Design
 from tfp_gaps.training import Settings
@@ -99,8 +100,16 @@ def _eight(size):
     return _EIGHT
 
 
+def _days(size, windows):
+    """The day in which a window begins: sensors of one day share its traffic."""
+    return windows.starts // SOURCES[size.data.get("source", "counts")].steps_per_day
+
+
 BENCHMARK = Benchmark(
-    "traffic", SIZES, {"one": _one, "eight": _eight} | latent_variants((2, 8, 16, 32))
+    "traffic",
+    SIZES,
+    {"one": _one, "eight": _eight} | latent_variants((2, 8, 16, 32)),
+    groups=_days,
 )
 VARIANTS = tuple(BENCHMARK.variants)
 load, run, stored = BENCHMARK.load, BENCHMARK.run, BENCHMARK.stored
