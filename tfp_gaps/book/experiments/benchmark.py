@@ -52,7 +52,7 @@ class Size:
       num_samples paths; the first num_filter for particle filters with num_particles.
     start: first step that is predicted; the filter reads the steps before it.
     horizon: how many steps ahead; 0 for none.
-    evidence: how hard the evidence is looked for beyond these bounds; None for not.
+    effort: how hard the evidence is looked for beyond these bounds; None for not.
     """
 
     design: Design
@@ -64,7 +64,7 @@ class Size:
     start: int
     horizon: int = 0
     data: dict = field(default_factory=dict)
-    evidence: evidence.Effort | None = None
+    effort: evidence.Effort | None = None
 
 
 class Benchmark:
@@ -108,7 +108,7 @@ class Benchmark:
         size, splits = self.size(scale, variant), self.load(scale, variant)
         options = {"checkpoint_folder": checkpoint_folder, "progress": progress}
         joint, refit = train(
-            splits, size.design, conditions, seeds, warm=size.evidence is not None, **options
+            splits, size.design, conditions, seeds, warm=size.effort is not None, **options
         )
         result = {
             "experiment": self.name,
@@ -126,7 +126,7 @@ class Benchmark:
             },
             **evaluate(joint, refit, splits, size),
         }
-        if size.evidence is not None:
+        if size.effort is not None:
             result["evidence"] = find_evidence(joint, refit, splits, size, seeds, **options)
             result["evidence"] |= self._groups(splits, size)
         return result
@@ -140,9 +140,9 @@ class Benchmark:
             else np.asarray(self.groups(size, splits.windows[part]))
             for part in ("test", "validation")
         )
-        made = np.resize(validation, size.evidence.num_made)[size.evidence.num_made // 2 :]
+        made = np.resize(validation, size.effort.num_made)[size.effort.num_made // 2 :]
         return {
-            "groups": test[: size.evidence.num_test].tolist(),
+            "groups": test[: size.effort.num_test].tolist(),
             "slack_groups": made.tolist(),
         }
 
@@ -199,8 +199,8 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
         [replica(module, r) for r in numbers]
         for module in (joint.model, joint.network, refit.network)
     )
-    counts = [[count_diverged(*pair, splits, size.evidence)] for pair in zip(models, fresh)]
-    for attempt in range(1, size.evidence.num_restarts + 1):
+    counts = [[count_diverged(*pair, splits, size.effort)] for pair in zip(models, fresh)]
+    for attempt in range(1, size.effort.num_restarts + 1):
         if all(min(row) == 0 for row in counts):
             break
         phase = f"refit-{attempt}"
@@ -217,7 +217,7 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
         )
         for r in [r for r in numbers if min(counts[r]) > 0]:
             other = replica(again.network, r)
-            counts[r].append(count_diverged(models[r], other, splits, size.evidence))
+            counts[r].append(count_diverged(models[r], other, splits, size.effort))
             if counts[r][-1] < min(counts[r][:-1]):
                 fresh[r] = other
     return {
@@ -227,7 +227,7 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
                 own[r],
                 fresh[r],
                 splits,
-                size.evidence,
+                size.effort,
                 seed=1000 * (r + 1),
                 filter_start=size.start if size.horizon else 0,
                 filter_particles=size.num_particles,
