@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import client, environments, measure, ours, parts, report, run, sizes
+from benchmarks import client, environments, evaluation, measure, ours, parts, report, run, sizes
 
 TINY = {name: replace(size, **run.TINY) for name, size in sizes.SIZES.items()}
 
@@ -211,3 +211,10 @@ def test_quick_run_prints_tables_and_writes_json(tmp_path, capsys):
     assert kept["sizes"]["small"]["rows"][0]["sequences_per_second"] > 0
     assert all(part["seconds"] > 0 for part in kept["sizes"]["small"]["parts"].values())
     assert set(kept["sizes"]["small"]["curves"]) == {"num_timesteps"}
+
+
+def test_the_filters_are_timed(capsys):
+    evaluation.main(["--particles", "8", "--windows", "2"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["bootstrap", "guided"]
+    assert all(float(value) > 0 for row in rows for value in row[1:])

@@ -413,3 +413,80 @@ def test_bad_input_of_prediction(plane, change, message):
     options = {"num_steps": 3, "seed": 0, "controls": np.zeros([3, 5, 2])} | change
     with pytest.raises(ValueError, match=message):
         filtering.continue_from(ControlledChain(plane), tf.zeros([4, 1, 5, 2]), **options)
+
+
+# --- from above -----------------------------------------------------------------------------------
+
+
+def evidence(linear_chain, x, controls=None):
+    """ln p(x) of sequences [time, sequences, 1] by TFP's Kalman filter, float64 [sequences]."""
+    rest = x if controls is None else x - response(linear_chain.exact, controls)
+    log_prob = linear_chain.kalman(len(x)).log_prob(np.float32(rest).transpose(1, 0, 2))
+    return log_prob.numpy().astype(np.float64)
+
+
+@pytest.mark.parametrize("posterior", [None, WideProposal()], ids=["bootstrap", "guided"])
+def test_the_inverse_of_the_reverse_filter_is_unbiased(linear_chain, posterior):
+    # E p(x) / Z' = 1, for any number of particles and any q; with 16 of them ln Z' lies .2 to .4
+    # above ln p(x). A path that is not carried through resampling is off by .1 under this q.
+    model, count = linear_chain.model(), 20_000
+    made, latents = filtering.made_sequences(model, np.zeros([TIME, count, 1]), seed=3)
+    found = filtering.reverse_filter(
+        model, made, latents, num_particles=16, seed=1, posterior=posterior
+    )
+    exact = evidence(linear_chain, made.observations)
+    ratios = np.exp(exact - found[0])
+    assert abs(ratios.mean() - 1) < 4 * ratios.std() / math.sqrt(count)
+    assert ratios.std() / math.sqrt(count) < 0.01
+    assert np.mean(found[0] - exact) > 0.15
+
+
+def test_all_but_the_first_have_independent_parents():
+    weights, count = np.array([0.5, 0.2, 0.3]), 40_000
+    log_probs = tf.repeat(tf.math.log(tf.constant(weights, tf.float32))[:, tf.newaxis], count, 1)
+    first, *others = filtering._resample_others(log_probs, 3, (), seed=[0, 1]).numpy()
+    assert np.all(first == 0)
+    # Pairs, in whatever order they come: W_i W_j. The frequency of each is known to .0025.
+    pairs = np.zeros([3, 3])
+    np.add.at(pairs, tuple(np.stack(others)), 1 / count)
+    expected = np.outer(weights, weights)
+    np.testing.assert_allclose((pairs + pairs.T) / 2, expected, atol=4 * 0.0025)
+
+
+@pytest.mark.parametrize("posterior", [None, WideProposal()], ids=["bootstrap", "guided"])
+def test_the_filter_and_its_reverse_close_in_on_the_evidence(linear_chain, posterior):
+    model, count = linear_chain.model(), 1000
+    made, latents = filtering.made_sequences(model, np.zeros([TIME, count, 1]), seed=0)
+    exact, gaps = evidence(linear_chain, made.observations), []
+    for particles in (8, 32, 128):
+        options = {"num_particles": particles, "seed": 0, "posterior": posterior}
+        lower = filtering.particle_filter(model, made, **options).log_increments.sum(0)[0]
+        upper = filtering.reverse_filter(model, made, latents, **options)[0]
+        for difference in (upper - exact, exact - lower):
+            error = difference.std(ddof=1) / math.sqrt(count)
+            assert difference.mean() > -3 * error
+        gaps.append(np.mean(upper - lower))
+    # Bias and variance fall as one over the particles: by four each time.
+    ratios = np.divide(gaps[:-1], gaps[1:])
+    assert np.all((ratios > 2.5) & (ratios < 6)), gaps
+
+
+def test_made_sequences_follow_their_controls(linear_chain):
+    model, count = ControlledChain(linear_chain.exact), 4000
+    controls = np.random.default_rng(0).normal(scale=3.0, size=[TIME, count, 1])
+    like = Sequences(np.zeros([TIME, count, 1]), controls)
+    made, latents = filtering.made_sequences(model, like, seed=3)
+    found = filtering.reverse_filter(model, made, latents, num_particles=50, seed=1)[0]
+    # A control that acts a step too early or too late costs nats.
+    ratios = np.exp(evidence(linear_chain, made.observations, made.controls) - found)
+    assert abs(ratios.mean() - 1) < 4 * ratios.std() / math.sqrt(count)
+    assert ratios.std() < 0.5
+
+
+def test_latents_of_another_shape_are_refused(linear_chain):
+    model = linear_chain.model()
+    made, latents = filtering.made_sequences(model, np.zeros([TIME, 5, 1]), seed=0)
+    with pytest.raises(ValueError, match=r"\[time, sequences, latent\] = \(6, 5, 1\)"):
+        filtering.reverse_filter(model, made, latents[:, :4], num_particles=10, seed=0)
+    with pytest.raises(ValueError, match="latents must be finite"):
+        filtering.reverse_filter(model, made, latents * np.nan, num_particles=10, seed=0)

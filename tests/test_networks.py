@@ -5,7 +5,20 @@ import pytest
 
 from tfp_gaps import networks
 from tfp_gaps._tensorflow import tf, tfk
-from tfp_gaps.networks import MLP, Dense, gru_scan, replica_normal, replica_seeds, split_seeds
+from tfp_gaps.bounds import elbo_terms
+from tfp_gaps.models.state_space import StateSpace
+from tfp_gaps.networks import (
+    MLP,
+    Dense,
+    gru_scan,
+    replica,
+    replica_normal,
+    replica_seeds,
+    split_seeds,
+)
+from tfp_gaps.posteriors.conditions import FULL
+from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+from tfp_gaps.sequences import Batch
 
 
 def plain_gru(inputs, kernel, bias, keep):
@@ -201,3 +214,23 @@ def test_many_rows_with_a_batch_of_unknown_size():
     product = tf.function(lambda x: networks.linear(x, kernels), input_signature=signature)
     expected = np.einsum("srbi,rio->srbo", inputs, kernels)
     np.testing.assert_allclose(product(tf.constant(inputs)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("emission", ["student_t", "bernoulli"])
+def test_a_replica_alone_computes_what_it_did_among_others(emission):
+    sizes = {"observation_size": 3, "latent_size": 2, "hidden_size": 8, "control_size": 1}
+    model = StateSpace(**sizes, emission=emission, seeds=replica_seeds([0, 1, 2], "model"))
+    q = LookAheadNetwork(**sizes, conditions=FULL, seeds=replica_seeds([0, 1, 2], "q"))
+    x = tf.random.stateless_normal([5, 3, 4, 3], [0, 0])
+    noise = tf.random.stateless_normal([5, 3, 4, 2], [0, 1])
+    controls = tf.random.stateless_normal([5, 3, 4, 1], [0, 2])
+    together = elbo_terms(model, q, Batch(x, controls), noise)
+    one = Batch(x[:, 1:2], controls[:, 1:2])
+    alone = elbo_terms(replica(model, 1), replica(q, 1), one, noise[:, 1:2])
+    for part, whole in zip(alone, together, strict=True):
+        np.testing.assert_allclose(part[:, 0], whole[:, 1], rtol=1e-5, atol=1e-5)
+    # Values of its own, and the same ones to train.
+    assert len(replica(q, 1).trainable_variables) == len(q.trainable_variables)
+    kept = q.trainable_variables[0].numpy()
+    replica(q, 1).trainable_variables[0].assign_add(tf.ones([1, *kept.shape[1:]]))
+    np.testing.assert_array_equal(q.trainable_variables[0], kept)

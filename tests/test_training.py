@@ -360,7 +360,7 @@ def constant_slope(slope):
     return w, lambda batch, seeds, kl_weight: slope * tf.reduce_sum(w, -1)
 
 
-@pytest.mark.parametrize("schedule", training.SCHEDULES)
+@pytest.mark.parametrize("schedule", ["cosine", "stages"])
 @pytest.mark.parametrize(("slope", "epsilon"), [(1.0, 1e-7), (1e-4, 1e-4), (1e-4, 1e-7)])
 def test_schedule_and_epsilon_reach_the_optimiser(data, schedule, slope, epsilon):
     w, loss = constant_slope(slope)
@@ -418,3 +418,119 @@ def test_a_checkpoint_of_another_schedule_is_refused(data, tmp_path):
 def test_bad_schedules(change, message):
     with pytest.raises(ValueError, match=message):
         Settings(1, 2, num_shards=1, **change)
+
+
+# --- plateaus -------------------------------------------------------------------------------------
+
+PLATEAU = {"schedule": "plateau", "steps_per_call": 5, "validate_every": 5}
+
+
+def test_a_plateau_is_a_tenth_of_the_steps_without_a_tenth_of_a_nat():
+    settings = Settings(200, 4, kl_warmup_steps=20, **PLATEAU)
+    steps = np.arange(5, 205, 5)
+    falling = -0.0051 * steps  # .102 in 20 steps
+    assert training.plateaus(steps, falling[:, np.newaxis], settings) == [0]
+    assert training.plateaus(steps, 0.97 * falling[:, np.newaxis], settings) == [4]
+    # Falls until 60; the first looks without a gain of .1 in 20 steps are those at 80, 100, ...
+    ends = -1.0 * np.minimum(steps, 60)
+    counts = [training.plateaus(steps[:n], ends[:n, np.newaxis], settings)[0] for n in range(1, 41)]
+    first = [int(steps[counts.index(count)]) for count in (1, 2, 3, 4)]
+    assert first == [80, 100, 120, 140]
+    # During the warm-up a loss of its own may be lower than any after it.
+    early = np.where(steps < 20, -100.0, falling)
+    assert training.plateaus(steps, early[:, np.newaxis], settings) == [0]
+    # What diverged is no gain.
+    assert training.plateaus(steps, np.full([40, 1], np.inf), settings) == [4]
+    np.testing.assert_array_equal(
+        training.plateaus(steps, np.stack([falling, ends], 1), settings), [0, 4]
+    )
+
+
+def fit_to_plateau(data, seeds, num_steps=2000, **options):
+    """Fit levels to the mean of the data; the validation loss is their distance from it."""
+    w, loss = quadratic(seeds)
+
+    def validate():
+        return np.sum((w.numpy() - data.mean(0)) ** 2, -1)
+
+    settings = Settings(num_steps, 20, learning_rate=0.02, **PLATEAU)
+    history = training.fit(loss, [w], data, settings, seeds=seeds, validate=validate, **options)
+    return w.numpy(), history, settings
+
+
+def test_training_stops_where_it_gains_no_more(data):
+    w, history, settings = fit_to_plateau(data, [0, 5])
+    # From (0, 0, 0) to (1, -2, .5) at steps of .02 takes 100 to 200 steps, and then four windows.
+    assert 900 <= history.steps[-1] <= 1100
+    np.testing.assert_array_equal(history.converged(settings), [True, True])
+    np.testing.assert_allclose(w, np.tile(data.mean(0), [2, 1]), atol=0.02)
+    _, short, settings = fit_to_plateau(data, [0, 5], num_steps=150)
+    assert short.steps[-1] == 150 and not short.converged(settings).any()
+
+
+def test_a_replica_stops_on_its_own(data):
+    """Together they end where each ends alone, though they stop at different steps."""
+    both, history, _ = fit_to_plateau(data, [3, 7])
+    for r, seed in enumerate([3, 7]):
+        alone, own, _ = fit_to_plateau(data, [seed])
+        np.testing.assert_allclose(both[r], alone[0], rtol=1e-5, atol=1e-6)
+        shared = len(own.validation_losses)
+        np.testing.assert_allclose(
+            history.validation_losses[:shared, r], own.validation_losses[:, 0], atol=1e-5
+        )
+        # Where it has stopped nothing moves.
+        assert np.ptp(history.validation_losses[shared - 1 :, r]) == 0.0
+
+
+def test_rates_fall_by_the_root_of_ten(data):
+    w, loss = constant_slope(1.0)
+    moved = []
+
+    def progress(step, losses):
+        moved.append(w.numpy()[0, 0])
+
+    settings = Settings(100, 10, learning_rate=0.01, **PLATEAU)
+    training.fit(loss, [w], data, settings, seeds=[0], validate=lambda: [0.0], progress=progress)
+    # Looks at 0, 5, ...: plateaus at 10, 20, 30, 40. Of a constant gradient Adam's steps are the
+    # rate.
+    steps = -np.diff(np.concatenate([[0.0], moved])) / 5
+    falls = 10 ** (-0.5 * np.array([0, 0, 1, 1, 2, 2, 3, 3]))
+    np.testing.assert_allclose(steps, 0.01 * falls, rtol=1e-4)
+
+
+def test_a_killed_run_finds_its_plateaus_again(data, tmp_path):
+    expected, straight, _ = fit_to_plateau(data, [0, 5])
+    options = {"checkpoint": tmp_path / "run.npz", "checkpoint_seconds": 0.0}
+    for stop in (200, 500):
+
+        def kill(step, losses, stop=stop):
+            if step == stop:
+                raise Killed
+
+        with pytest.raises(Killed):
+            fit_to_plateau(data, [0, 5], progress=kill, **options)
+    found, history, _ = fit_to_plateau(data, [0, 5], **options)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(history.validation_losses, straight.validation_losses)
+    # And once it has ended, it is not taken up again.
+    again, history, _ = fit_to_plateau(data, [0, 5], **options)
+    np.testing.assert_array_equal(again, expected)
+    np.testing.assert_array_equal(history.steps, straight.steps)
+
+
+def test_plateaus_need_looks(data):
+    with pytest.raises(ValueError, match="validate_every is 0"):
+        Settings(100, 4, schedule="plateau")
+    with pytest.raises(ValueError, match="a tenth of num_steps, 10, but validate_every is 20"):
+        Settings(100, 4, schedule="plateau", validate_every=20)
+    w, loss = quadratic([0])
+    with pytest.raises(ValueError, match="needs a validation loss"):
+        training.fit(loss, [w], data, Settings(100, 10, **PLATEAU), seeds=[0])
+
+
+def test_a_start_that_is_better_than_all_that_follows_is_kept(data):
+    w, loss = quadratic([0])
+    settings = Settings(50, 20, learning_rate=0.02, **PLATEAU)
+    options = {"seeds": [0], "validate": lambda: np.sum(w.numpy() ** 2, -1)}
+    training.fit(loss, [w], data, settings, **options)
+    np.testing.assert_array_equal(w, np.zeros([1, 3]))

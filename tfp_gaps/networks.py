@@ -11,6 +11,7 @@ The recurrence is the gated recurrent unit of Cho et al. (2014) in the form that
     h' = u h + (1 - u) n.
 """
 
+import copy
 import math
 import zlib
 from typing import NamedTuple
@@ -22,6 +23,40 @@ MANY_ROWS = 8
 """Above so many replicas, products are batched rather than written out one by one."""
 
 ACTIVATIONS = {"relu": tf.nn.relu, "elu": tf.nn.elu, "tanh": tf.tanh}
+
+
+def replica(module, index):
+    """Replica `index` of a module alone, with values of its own.
+
+    Args:
+      module: `tf.Module` whose variables have the replica axis first; None stays None.
+      index: of the replica.
+
+    Returns:
+      A copy with one replica; what was no variable is shared.
+
+    >>> layer = Dense(2, 3, seeds=replica_seeds([0, 1], "layer"), name="layer")
+    >>> alone = replica(layer, 1)
+    >>> alone.kernel.shape.as_list(), bool(tf.reduce_all(alone.kernel[0] == layer.kernel[1]))
+    ([1, 2, 3], True)
+    """
+
+    def alone(value):
+        if isinstance(value, tf.Variable):
+            return tf.Variable(value[index : index + 1], name=value.name.split(":")[0])
+        if isinstance(value, tf.Module):
+            return replica(value, index)
+        return [alone(part) for part in value] if isinstance(value, list) else value
+
+    if module is None:
+        return None
+    one = copy.copy(module)
+    for name, value in list(vars(module).items()):
+        if not name.startswith("_self_"):  # TensorFlow's own bookkeeping
+            setattr(one, name, alone(value))
+    if hasattr(one, "num_replicas"):
+        one.num_replicas = 1
+    return one
 
 
 def replica_seeds(seeds, purpose, index=0):

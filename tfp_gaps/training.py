@@ -8,6 +8,9 @@ A batch is cut into shards whose gradients are computed side by side: on the cor
 a recurrence keeps only one of them busy, or on several devices through `tf.distribute`. The result
 is the same wherever the shards are computed, up to rounding.
 
+How long to train can be left to the validation loss (schedule "plateau"): the rate falls where the
+loss no longer does, and a replica is done where it stays at the lowest rate; see `plateaus`.
+
 All randomness is a function of (seed, step, shard). A run that is killed and started again
 continues from its last checkpoint and ends at the bit-identical result on the same machine.
 """
@@ -27,20 +30,26 @@ from tfp_gaps import _checks, storage
 from tfp_gaps._tensorflow import on_gpu, tf, tfk
 from tfp_gaps.networks import replica_seeds
 
-SCHEDULES = ("cosine", "stages")
+SCHEDULES = ("cosine", "stages", "plateau")
 _NUM_STAGES = 8
+LEAST_GAIN, GAIN_SHARE = 0.1, 0.1
+"""A plateau: the validation loss falls by less than .1 (nats) in a tenth of the steps."""
+_NUM_RATES, _RATE_FACTOR = 4, 10**-0.5
 
 
 @dataclass(frozen=True)
 class Settings:
     """How long and how fast to train.
 
-    num_steps: optimiser steps.
+    num_steps: optimiser steps; with the schedule "plateau" their limit.
     batch_size: data points per replica and step.
     learning_rate: Adam's initial rate.
     schedule: how the rate falls. "cosine": along a cosine to 5 % of itself. "stages": in eight
       stages, each three times as long as the one before and at 10^(-1/7) of its rate, so that the
       last two thirds run at a tenth (Burda, Grosse, Salakhutdinov 2016; Cremer et al. 2018).
+      "plateau": where a replica's validation loss fell by less than 0.1 in a tenth of num_steps,
+      its rate is divided by the root of ten, and at the fourth time its training ends. A loss at
+      the first rate alone would not tell: it falls again where the rate does.
     epsilon: Adam's, added to the root of the second moment.
     kl_warmup_steps: the divergence is weighted by step / kl_warmup_steps until it reaches one.
     clip_norm: largest norm of a replica's gradient, in units of the loss; None for no clipping.
@@ -89,8 +98,19 @@ class Settings:
         _checks.positive_float(self.learning_rate, "learning_rate")
         _checks.positive_float(self.epsilon, "epsilon")
         _checks.one_of(self.schedule, "schedule", SCHEDULES)
+        if self.schedule == "plateau" and not 0 < self.validate_every <= self.window:
+            raise ValueError(
+                f'the schedule "plateau" looks at the validation loss at least once in a tenth of '
+                f"num_steps, {self.window:g}, but validate_every is {self.validate_every}. Lower "
+                f"validate_every, or raise num_steps."
+            )
         if self.clip_norm is not None:
             _checks.positive_float(self.clip_norm, "clip_norm")
+
+    @property
+    def window(self):
+        """Steps in which the validation loss must fall to be no plateau."""
+        return GAIN_SHARE * self.num_steps
 
 
 class History(NamedTuple):
@@ -122,6 +142,10 @@ class History(NamedTuple):
     def diverged(self):
         """bool [replicas]: a step was skipped, or the last loss is not finite."""
         return (self.skipped_steps > 0) | ~np.isfinite(self.losses[-1])
+
+    def converged(self, settings):
+        """bool [replicas]: the loss stopped falling; False where the limit of steps ended it."""
+        return plateaus(self.validation_steps, self.validation_losses, settings) == _NUM_RATES
 
 
 def fit(
@@ -166,8 +190,8 @@ def fit(
       A `History`.
 
     Raises:
-      ValueError: if the data are fewer than a batch, a variable lacks the replica axis, or the
-        checkpoint belongs to another run.
+      ValueError: if the data are fewer than a batch, a variable lacks the replica axis, the
+        checkpoint belongs to another run, or the schedule "plateau" has no validation loss.
       storage.CorruptFileError: if both checkpoints are unreadable.
 
     >>> level = tf.Variable([[0.0]])  # one replica
@@ -184,21 +208,60 @@ def fit(
     run = _Run(loss, variables, data, settings, seeds, fingerprint, validate, strategy, axis)
     if checkpoint is not None:
         run.restore(Path(checkpoint))
+    run.begin()
     last_saved = time.monotonic()
-    while run.step < settings.num_steps:
+    while not run.is_done():
         losses = run.advance()
         if progress is not None:
             progress(run.step, losses)
         due = time.monotonic() - last_saved >= checkpoint_seconds
-        if checkpoint is not None and (due or run.step == settings.num_steps):
+        if checkpoint is not None and (due or run.is_done()):
             run.save(Path(checkpoint))
             last_saved = time.monotonic()
     run.take_best()
     return run.history()
 
 
+def plateaus(steps, losses, settings):
+    """How many plateaus of the validation loss each replica has behind it: int [replicas], 0 to 4.
+
+    A plateau ends at the first look at which the smallest loss is less than 0.1 below what it was a
+    tenth of the steps before; looks before the end of the warm-up, or less than a tenth of the
+    steps after the last plateau, do not count.
+
+    Args:
+      steps: [looks], the steps at which the validation loss was measured.
+      losses: [looks, replicas].
+      settings: `Settings`.
+
+    >>> settings = Settings(100, 4, schedule="plateau", steps_per_call=5, validate_every=5)
+    >>> plateaus(np.arange(0, 105, 5), np.zeros([21, 1]), settings)  # at 10, 20, 30, 40
+    array([4])
+    >>> plateaus(np.arange(0, 105, 5), -np.arange(21.0)[:, np.newaxis], settings)
+    array([0])
+    """
+    first = np.searchsorted(steps, settings.kl_warmup_steps)
+    steps, losses = np.asarray(steps)[first:], np.asarray(losses)[first:]
+    found = []
+    for row in np.minimum.accumulate(losses, axis=0).T:
+        count, since = 0, steps[0] if len(steps) else 0
+        for best, step in zip(row, steps, strict=True):
+            if count == _NUM_RATES or step - since < settings.window:
+                continue
+            before = row[np.searchsorted(steps, step - settings.window, side="right") - 1]
+            if not best < before - LEAST_GAIN:  # nor is one infinite loss below another
+                count, since = count + 1, step
+        found.append(count)
+    return np.array(found, int)
+
+
 def learning_rate_schedule(settings):
-    """Adam's rate as a function of the step, as `Settings.schedule` says."""
+    """Adam's rate as a function of the step, as `Settings.schedule` says.
+
+    On a plateau it is `build_step` that lowers it, for each replica its own.
+    """
+    if settings.schedule == "plateau":
+        return settings.learning_rate
     if settings.schedule == "cosine":
         return tfk.optimizers.schedules.CosineDecay(
             settings.learning_rate, settings.num_steps, alpha=0.05
@@ -260,7 +323,8 @@ def build_step(loss, variables, data, optimizer, settings, seeds, strategy=None,
       others: as in `fit`.
 
     Returns:
-      A function (indices [replicas, batch_size], step []) -> (losses, is_finite), both [replicas].
+      A function (indices [replicas, batch_size], step [], factors=None) -> (losses, is_finite),
+      both [replicas]. Factors [replicas] multiply the learning rate.
     """
     num_devices = 1 if strategy is None else strategy.num_replicas_in_sync
     if settings.num_shards % num_devices:
@@ -300,13 +364,29 @@ def build_step(loss, variables, data, optimizer, settings, seeds, strategy=None,
         optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
         return losses, is_finite
 
-    def one_step(indices, step):
+    def one_step(indices, step, factors=None):
+        if factors is not None:
+            return _scaled(device_step, variables, factors)(indices, step)
         if strategy is None:
             return device_step(indices, step)
         results = strategy.run(device_step, (indices, step))
         return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], results)
 
     return tf.function(one_step)
+
+
+def _scaled(step, variables, factors):
+    """A step that goes a replica's share of the way only: Adam's update is linear in its rate."""
+
+    def run(*arguments):
+        before = [tf.identity(variable) for variable in variables]
+        results = step(*arguments)
+        for variable, start in zip(variables, before, strict=True):
+            share = tf.reshape(factors, [-1] + [1] * (variable.shape.rank - 1))
+            variable.assign(start + share * (variable - start))
+        return results
+
+    return run
 
 
 def _each(function, data):
@@ -338,6 +418,12 @@ class _Run:
         self.skipped = np.zeros(len(self.seeds), np.int64)
         self.steps, self.losses = [], []
         self._validate = validate if settings.validate_every else None
+        self._plateaus = settings.schedule == "plateau"
+        if self._plateaus and (validate is None or strategy is not None):
+            raise ValueError(
+                'the schedule "plateau" needs a validation loss, and one device, but validate is '
+                f"{validate} and strategy {strategy}. Pass validate, or choose another schedule."
+            )
         self.validation_steps, self.validation_losses = [], []
         self.best = [variable.numpy() for variable in self.variables]
         self._call = self._build_call(loss, _each(tf.constant, data), strategy, axis)
@@ -372,16 +458,21 @@ class _Run:
         num_replicas = len(self.seeds)
 
         @tf.function
-        def call(indices, first_step):
+        def call(indices, first_step, factors):
             total = tf.zeros([num_replicas])
             skipped = tf.zeros([num_replicas], tf.int64)
             for i in tf.range(tf.shape(indices)[0]):
-                losses, is_finite = one_step(indices[i], first_step + i)
+                losses, is_finite = one_step(indices[i], first_step + i, factors)
                 total += losses
                 skipped += tf.cast(~is_finite, tf.int64)
             return total, skipped
 
         return call
+
+    def begin(self):
+        """Look at what training starts from: it may be a network that was trained before."""
+        if self._plateaus and self.step == 0:
+            self._look()
 
     def advance(self):
         """Run the next few steps and return their mean loss, [replicas]."""
@@ -396,7 +487,9 @@ class _Run:
             ],
             axis=1,
         )
-        total, skipped = self._call(tf.constant(indices), tf.constant(self.step))
+        total, skipped = self._call(
+            tf.constant(indices), tf.constant(self.step), self._rate_factors()
+        )
         losses = total.numpy() / num_steps
         self.step += num_steps
         self.skipped += skipped.numpy()
@@ -406,6 +499,23 @@ class _Run:
             self._look()
         self.seconds += time.monotonic() - started
         return losses
+
+    def is_done(self):
+        """Whether the steps are used up, or all replicas stopped before."""
+        return self.step >= self.settings.num_steps or (
+            self._plateaus and bool((self._count_plateaus() == _NUM_RATES).all())
+        )
+
+    def _count_plateaus(self):
+        losses = np.reshape(self.validation_losses, [-1, len(self.seeds)])
+        return plateaus(self.validation_steps, losses, self.settings)
+
+    def _rate_factors(self):
+        """What each replica's learning rate is multiplied by, 0 where it has stopped, or None."""
+        if not self._plateaus:
+            return None
+        count = self._count_plateaus()
+        return tf.constant(np.where(count < _NUM_RATES, _RATE_FACTOR**count, 0.0), tf.float32)
 
     def _is_look(self):
         return self.step % self.settings.validate_every == 0 or self.step == self.settings.num_steps

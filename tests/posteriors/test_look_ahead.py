@@ -240,3 +240,31 @@ def test_a_relative_posterior_scales_with_the_prior():
     np.testing.assert_allclose(factors[0].scale, 1.0, atol=0.2)
     moved = network.factor(DiagonalNormal(mean + 1.0, tf.ones(mean.shape)), latent, context)
     assert np.abs(moved.mean - mean - 1.0 - (factors[0].mean - mean)).max() > 1e-4
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_limited_posterior_stays_near_the_prior(relative):
+    free, limited = (
+        LookAheadNetwork(
+            conditions=PARTIAL,
+            observation_size=CHANNELS,
+            latent_size=LATENT,
+            hidden_size=8,
+            seeds=replica_seeds((0,), "network"),
+            relative=relative,
+            limit=limit,
+        )
+        for limit in (None, 4.0)
+    )
+    prior = DiagonalNormal(tf.ones([1, 50, LATENT]), tf.fill([1, 50, LATENT], 0.1))
+    context = replica_normal([50, 8], replica_seeds((0,), "context"))
+    far, kept = (q.factor(prior, None, 1e4 * context) for q in (free, limited))
+    assert np.abs(far.mean - prior.mean).max() > 100 and np.max(far.scale) > 100
+    assert np.abs(kept.mean - prior.mean).max() <= 0.4001 and np.max(kept.scale) <= 0.4001
+    # Where the free one goes a hundredth of the limit, tanh takes 1/3 of its square, 3e-5.
+    near, kept = (q.factor(prior, None, 1e-2 * context) for q in (free, limited))
+    small = np.abs(near.mean - prior.mean) < 0.004
+    assert small.any()
+    np.testing.assert_allclose(
+        (kept.mean - prior.mean)[small], (near.mean - prior.mean)[small], rtol=1e-3, atol=1e-6
+    )

@@ -72,6 +72,9 @@ class LookAheadNetwork(tf.Module):
       minimum_scale: lower bound on the standard deviations v.
       relative: whether correction, standard deviation and its bound are in units of the prior's
         standard deviation; the network then reads the prior's mean beside z_{t-1}.
+      limit: largest correction and standard deviation, in units of the prior's standard deviation;
+        None for none. Where the prior is narrow, a context unlike those of training can otherwise
+        lead hundreds of standard deviations away.
 
     Raises:
       TypeError: for conditions that are no `LookAhead`.
@@ -96,6 +99,7 @@ class LookAheadNetwork(tf.Module):
         masked=False,
         minimum_scale=0.02,
         relative=False,
+        limit=None,
         name="look_ahead_network",
     ):
         super().__init__(name=name)
@@ -107,6 +111,7 @@ class LookAheadNetwork(tf.Module):
         self.masked = bool(masked)
         self.minimum_scale = _checks.positive_float(minimum_scale, "minimum_scale")
         self.relative = bool(relative)
+        self.limit = None if limit is None else _checks.positive_float(limit, "limit")
         self.num_replicas = int(seeds.shape[0])
         keys = split_seeds(seeds, 7)
         inputs = (2 if masked else 1) * self.observation_size + self.control_size
@@ -238,9 +243,15 @@ class LookAheadNetwork(tf.Module):
         correction, raw = tf.split(self._output(tf.nn.relu(hidden)), 2, axis=-1)
         if self.relative:
             # softplus(.5413) = 1: an untrained q is the prior.
-            ratio = positive(raw + 1.5413, self.minimum_scale)
-            return DiagonalNormal(prior.mean + prior.scale * correction, prior.scale * ratio)
-        return DiagonalNormal(prior.mean + correction, positive(raw, self.minimum_scale))
+            correction *= prior.scale
+            scale = prior.scale * positive(raw + 1.5413, self.minimum_scale)
+        else:
+            scale = positive(raw, self.minimum_scale)
+        if self.limit is not None:
+            largest = self.limit * prior.scale
+            correction = largest * tf.tanh(correction / largest)
+            scale = tf.minimum(scale, largest)
+        return DiagonalNormal(prior.mean + correction, scale)
 
     def _inputs(self, batch):
         observations, controls, mask = batch

@@ -8,6 +8,9 @@ A benchmark is a data set, a design for each scale, and variants of it. For one 
    and SMC with the fresh network, and a bootstrap particle filter without any network;
 4. it predicts several steps ahead, started from that same particle filter.
 
+Sizes with an `evidence.Effort` go further: bounds are chosen and driven until they converge, fresh
+networks that diverged are trained again, and the slack of what stands is measured.
+
 The parameters that are kept, and the settings, are chosen on validation sequences. The test
 sequences are used once, by `evaluate`.
 """
@@ -18,8 +21,10 @@ import numpy as np
 
 from tfp_gaps import _checks, bounds, filtering, forecasting
 from tfp_gaps.book import data, results, scales
+from tfp_gaps.book.experiments import evidence
 from tfp_gaps.book.experiments.sequential import Design, fit_jointly, fit_network
 from tfp_gaps.estimate import Estimate, paired_difference
+from tfp_gaps.networks import replica
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.tables import Table
 
@@ -33,6 +38,8 @@ BOUNDS = {
     "SMC, fresh full q": "smc_fresh_full",
     "particle filter": "log_likelihood_filter",
 }
+_RESTART_LIMIT = 5.0
+"""Prior standard deviations that a network trained anew may lead away from the prior's mean."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Size:
       num_samples paths; the first num_filter for particle filters with num_particles.
     start: first step that is predicted; the filter reads the steps before it.
     horizon: how many steps ahead; 0 for none.
+    effort: how hard the evidence is looked for beyond these bounds; None for not.
     """
 
     design: Design
@@ -56,6 +64,7 @@ class Size:
     start: int
     horizon: int = 0
     data: dict = field(default_factory=dict)
+    effort: evidence.Effort | None = None
 
 
 class Benchmark:
@@ -65,10 +74,12 @@ class Benchmark:
       name: of the data set, as in `data.load`.
       sizes: {scale: `Size`}.
       variants: {name: callable (Size) -> Size}; how a variant differs from the default.
+      groups: callable (Size, `Windows`) -> [windows], the flight or day of each window; by default
+        the series that it is cut from.
     """
 
-    def __init__(self, name, sizes, variants=None):
-        self.name, self.sizes = name, sizes
+    def __init__(self, name, sizes, variants=None, groups=lambda size, windows: windows.series):
+        self.name, self.sizes, self.groups = name, sizes, groups
         self.variants = {"": lambda size: size} | (variants or {})
 
     def size(self, scale, variant=""):
@@ -96,11 +107,11 @@ class Benchmark:
           "groups", the flight or day of each sequence of "per_sequence", where the data have them.
         """
         size, splits = self.size(scale, variant), self.load(scale, variant)
-        joint, refit = train(splits, size.design, conditions, seeds, checkpoint_folder, progress)
-        groups = (
-            {"groups": splits.groups["test"][: size.num_iwae].tolist()} if splits.groups else {}
+        options = {"checkpoint_folder": checkpoint_folder, "progress": progress}
+        joint, refit = train(
+            splits, size.design, conditions, seeds, warm=size.effort is not None, **options
         )
-        return {
+        result = {
             "experiment": self.name,
             "scale": scale,
             "variant": variant,
@@ -110,9 +121,34 @@ class Benchmark:
             "data": splits.source,
             "num_parameters": count_parameters(joint),
             "diverged": [bool(flag) for flag in joint.history.diverged | refit.history.diverged],
-            "history": {"joint": _thin(joint.history), "refit": _thin(refit.history)},
+            "history": {
+                "joint": _thin(joint.history, size.design.joint),
+                "refit": _thin(refit.history, size.design.refit),
+            },
             **evaluate(joint, refit, splits, size),
-            **{name: labels[: size.num_iwae].tolist() for name, labels in groups.items()},
+        }
+        if splits.groups:
+            result["groups"] = splits.groups["test"][: size.num_iwae].tolist()
+        if size.effort is not None:
+            result["evidence"] = find_evidence(joint, refit, splits, size, seeds, **options)
+            result["evidence"] |= self._groups(splits, size)
+        return result
+
+    def _groups(self, splits, size):
+        """Flight or day of each test sequence, and of what each made sequence on which slack is
+        measured was made like; where the data have none every sequence is its own."""
+
+        def labels(part):
+            if splits.groups:
+                return splits.groups[part]
+            if splits.windows:
+                return np.asarray(self.groups(size, splits.windows[part]))
+            return np.arange(len(getattr(splits, part)))
+
+        made = np.resize(labels("validation"), size.effort.num_made)[size.effort.num_made // 2 :]
+        return {
+            "groups": labels("test")[: size.effort.num_test].tolist(),
+            "slack_groups": made.tolist(),
         }
 
     def stored(self, scale="paper", variant=""):
@@ -134,8 +170,11 @@ def latent_variants(sizes):
     return {f"latent{number}": change(number) for number in sizes}
 
 
-def train(splits, design, conditions, seeds, checkpoint_folder=None, progress=None):
-    """Train the pair, then a fresh full network on the frozen model: two `Fitted`."""
+def train(splits, design, conditions, seeds, checkpoint_folder=None, progress=None, *, warm=False):
+    """Train the pair, then a fresh full network on the frozen model: two `Fitted`.
+
+    With `warm` the fresh network starts from the pair's own, where that is under full conditions.
+    """
 
     def options(phase, settings):
         own = results.training_options(checkpoint_folder, progress, phase, settings.num_steps)
@@ -143,9 +182,77 @@ def train(splits, design, conditions, seeds, checkpoint_folder=None, progress=No
 
     joint = fit_jointly(splits, design, conditions=conditions, **options("joint", design.joint))
     refit = fit_network(
-        joint.model, splits, design, conditions=FULL, **options("refit", design.refit)
+        joint.model,
+        splits,
+        design,
+        conditions=FULL,
+        start=joint.network if warm and conditions == FULL else None,
+        **options("refit", design.refit),
     )
     return joint, refit
+
+
+def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, progress=None):
+    """The evidence of each replica's model, see `evidence.measure`; and what was trained again.
+
+    Returns:
+      dict with "replicas" (one dict per seed) and "restarts" (per seed, diverged validation
+      sequences of each fresh network that was trained, and which of them is used).
+    """
+    numbers = range(len(seeds))
+    models, own, fresh = (
+        [replica(module, r) for r in numbers]
+        for module in (joint.model, joint.network, refit.network)
+    )
+    counts = [[count_diverged(*pair, splits, size.effort)] for pair in zip(models, fresh)]
+    for attempt in range(1, size.effort.num_restarts + 1):
+        if all(min(row) == 0 for row in counts):
+            break
+        phase = f"refit-{attempt}"
+        again = fit_network(
+            joint.model,
+            splits,
+            size.design,
+            conditions=FULL,
+            limit=_RESTART_LIMIT,
+            seeds=[seed + 1000 * attempt for seed in seeds],
+            **results.training_options(
+                checkpoint_folder, progress, phase, size.design.refit.num_steps
+            ),
+        )
+        for r in [r for r in numbers if min(counts[r]) > 0]:
+            other = replica(again.network, r)
+            counts[r].append(count_diverged(models[r], other, splits, size.effort))
+            if counts[r][-1] < min(counts[r][:-1]):
+                fresh[r] = other
+    return {
+        "replicas": [
+            evidence.measure(
+                models[r],
+                own[r],
+                fresh[r],
+                splits,
+                size.effort,
+                seed=1000 * (r + 1),
+                filter_start=size.start if size.horizon else 0,
+                filter_particles=size.num_particles,
+            )
+            for r in numbers
+        ],
+        "restarts": [{"num_diverged": row, "used": int(np.argmin(row))} for row in counts],
+    }
+
+
+def count_diverged(model, network, splits, effort):
+    """Validation sequences on which SMC under a fresh network of one replica has diverged."""
+    sequences = splits.validation.first(effort.num_choice)
+    bound, reference = (
+        filtering.particle_filter(
+            model, sequences, num_particles=effort.fewest, seed=7, posterior=posterior
+        ).log_increments.sum(0)[0]
+        for posterior in (network, None)
+    )
+    return int(evidence.has_diverged(bound, reference).sum())
 
 
 def count_parameters(fitted):
@@ -320,10 +427,13 @@ def paper_table(stored_results, columns=None):
     return Table(["look-ahead", *columns], rows)
 
 
-def _thin(history, points=200):
-    """A history of at most `points` entries, for plotting."""
+def _thin(history, settings=None, points=200):
+    """A history of at most `points` entries, for plotting; "converged" where that ended it."""
     every = max(1, len(history.steps) // points)
-    return {
+    ended = {}
+    if settings is not None and settings.schedule == "plateau":
+        ended = {"converged": history.converged(settings).tolist()}
+    return ended | {
         "steps": history.steps[::every].tolist(),
         "losses": np.round(history.losses[::every], 3).tolist(),
         "skipped_steps": history.skipped_steps.tolist(),

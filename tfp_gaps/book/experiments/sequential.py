@@ -63,9 +63,23 @@ def fit_jointly(splits, design, *, conditions, seeds, **options):
     return _fit(model, splits, design, conditions, seeds, True, options)
 
 
-def fit_network(model, splits, design, *, conditions, seeds, **options):
-    """Train a fresh inference network on a frozen model; arguments as in `fit_jointly`."""
-    return _fit(model, splits, design, conditions, seeds, False, options)
+def fit_network(model, splits, design, *, conditions, seeds, start=None, limit=None, **options):
+    """Train a fresh inference network on a frozen model.
+
+    Args:
+      model, splits, design, conditions, seeds, options: as in `fit_jointly`.
+      start: network of the same conditions from whose values training starts; None for afresh.
+      limit: of the network, see `LookAheadNetwork`.
+
+    Raises:
+      ValueError: for a start under other conditions.
+    """
+    if start is not None and start.conditions != conditions:
+        raise ValueError(
+            f"a network under conditions {conditions} can start from one under the same, but start "
+            f"has {start.conditions}. Leave start out."
+        )
+    return _fit(model, splits, design, conditions, seeds, False, options, start, limit)
 
 
 def sizes(splits, design):
@@ -79,15 +93,24 @@ def sizes(splits, design):
     }
 
 
-def _fit(model, splits, design, conditions, seeds, learn_model, options):
+def _fit(model, splits, design, conditions, seeds, learn_model, options, start=None, limit=None):
     parts = (splits.train, splits.validation, splits.test)
     network = LookAheadNetwork(
         **sizes(splits, design),
         conditions=conditions,
         masked=any(part.mask is not None for part in parts),
         seeds=replica_seeds(seeds, "initial network"),
+        limit=limit,
     )
     described = f"lookahead={conditions.lookahead} learn_model={learn_model}"
+    if limit is not None:
+        described += f" limit={limit}"
+    if start is not None:
+        described += " from a start"
+        for variable, value in zip(
+            network.trainable_variables, start.trainable_variables, strict=True
+        ):
+            variable.assign(value)
     return fit(
         model,
         network,

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tfp_gaps.book.data.traffic import SOURCES
 from tfp_gaps.book.experiments.benchmark import Benchmark, Size, latent_variants
 from tfp_gaps.book.experiments.sequential import Design
 from tfp_gaps.estimate import INDEPENDENT
@@ -127,6 +128,11 @@ def _amsterdam_eight(size):
     return replace(single, data=single.data | {"sensors": "eight"})
 
 
+def _days(size, windows):
+    """The day in which a window begins: sensors of one day share its traffic."""
+    return windows.starts // SOURCES[size.data.get("source", "counts")].steps_per_day
+
+
 BENCHMARK = Benchmark(
     "traffic",
     SIZES,
@@ -137,6 +143,7 @@ BENCHMARK = Benchmark(
         "amsterdam-eight": _amsterdam_eight,
     }
     | latent_variants((2, 8, 16, 32)),
+    groups=_days,
 )
 VARIANTS = tuple(BENCHMARK.variants)
 load, run, stored = BENCHMARK.load, BENCHMARK.run, BENCHMARK.stored
