@@ -98,7 +98,7 @@ def reverse_filter(
     num_particles,
     seed,
     posterior=None,
-    particles_at_once=PARTICLES_AT_ONCE,
+    particles_at_once=None,
 ):
     """Bound ln p(x_{1:T}) from above: a particle filter that keeps a path from the posterior.
 
