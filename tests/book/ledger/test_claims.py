@@ -688,9 +688,9 @@ def test_the_ledger_needs_no_tensorflow():
 
 
 @pytest.mark.parametrize(
-    ("value", "chosen"), [(0.31, "up"), (0.29, "level"), (-0.29, "level"), (-0.31, "down")]
+    ("value", "chosen"), [(0.26, "up"), (0.25, "level"), (-0.25, "level"), (-0.26, "down")]
 )
-def test_words_need_three_standard_errors(value, chosen):
-    difference = Estimate(value, 0.1)
+def test_words_need_an_interval_without_zero(value, chosen):
+    # 99 % of a normal distribution lie within 2.576 standard errors.
     words = {"above": "up", "below": "down", "undecided": "level"}
-    assert claims.in_words(difference, **words) == chosen
+    assert claims.in_words(Estimate(value, 0.1), **words) == chosen
