@@ -621,7 +621,7 @@ def test_p_values_of_a_claim_ask_for_all_or_for_any_of_its_criteria():
     claim = claims.Claim("C01", "x", ("a",), "qualitative", "water", (AT_LEAST, other))
     record = claims.Record(claim, {"x": Estimate(2.0, 1.0), "y": Estimate(0.0, 1.0)})
     holds, differs = record.p_values()
-    # Normal tails: of -1 for the one that holds least; of 1.5, twice, for the one that differs most.
+    # Normal tails: of -1 for the one that holds least, and twice that of 1.5 for the other.
     assert holds == pytest.approx(0.8413, abs=1e-4)
     assert differs == pytest.approx(2 * 0.0668, abs=1e-4)
 
