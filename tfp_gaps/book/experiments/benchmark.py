@@ -97,9 +97,7 @@ class Benchmark:
         """
         size, splits = self.size(scale, variant), self.load(scale, variant)
         joint, refit = train(splits, size.design, conditions, seeds, checkpoint_folder, progress)
-        groups = (
-            {"groups": splits.groups["test"][: size.num_iwae].tolist()} if splits.groups else {}
-        )
+        groups = {} if splits.groups is None else {"groups": splits.groups["test"]}
         return {
             "experiment": self.name,
             "scale": scale,
