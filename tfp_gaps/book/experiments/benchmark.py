@@ -208,39 +208,35 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
     for attempt in range(1, size.effort.num_restarts + 1):
         if all(min(row) == 0 for row in counts):
             break
-        phase = f"refit-{attempt}"
-        again = fit_network(
-            joint.model,
-            splits,
-            size.design,
-            conditions=FULL,
-            limit=_RESTART_LIMIT,
-            seeds=[seed + 1000 * attempt for seed in seeds],
-            **results.training_options(
-                checkpoint_folder, progress, phase, size.design.refit.num_steps
-            ),
+        options = results.training_options(
+            checkpoint_folder, progress, f"refit-{attempt}", size.design.refit.num_steps
         )
+        again = [seed + 1000 * attempt for seed in seeds]
+        other = _fit_limited(joint.model, splits, size.design, again, options)
         for r in [r for r in numbers if min(counts[r]) > 0]:
-            other = replica(again.network, r)
-            counts[r].append(count_diverged(models[r], other, splits, size.effort))
+            counts[r].append(count_diverged(models[r], replica(other, r), splits, size.effort))
             if counts[r][-1] < min(counts[r][:-1]):
-                fresh[r] = other
+                fresh[r] = replica(other, r)
     return {
         "replicas": [
             evidence.measure(
-                models[r],
-                own[r],
-                fresh[r],
+                *parts,
                 splits,
                 size.effort,
                 seed=1000 * (r + 1),
                 filter_start=size.start if size.horizon else 0,
                 filter_particles=size.num_particles,
             )
-            for r in numbers
+            for r, parts in enumerate(zip(models, own, fresh, strict=True))
         ],
         "restarts": [{"num_diverged": row, "used": int(np.argmin(row))} for row in counts],
     }
+
+
+def _fit_limited(model, splits, design, seeds, options):
+    """Another fresh full network on the frozen model, which cannot lead far from it."""
+    limited = {"conditions": FULL, "limit": _RESTART_LIMIT, "seeds": seeds}
+    return fit_network(model, splits, design, **limited, **options).network
 
 
 def count_diverged(model, network, splits, effort):
