@@ -38,8 +38,8 @@ WHOLE, FIRST, DIGITS = 8, 5, 9
 TIGHT, FLOOR, LOOSE, ERRORS, DECIDED = 1e-6, 1e-9, 2e-3, 5.0, 0.1
 PACKAGES = ("tensorflow", "tensorflow-probability", "numpy", "scipy")
 FEATURES = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
-SKIPPED = ("seconds", "training_seconds", "seeds", "size", "basis")
-"""Keys that hold settings, or how long it took."""
+SKIPPED = ("seconds", "training_seconds", "seeds", "size", "basis", "groups")
+"""Keys that hold settings, labels of sequences, or how long it took."""
 
 
 def machine_class():
