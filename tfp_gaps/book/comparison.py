@@ -32,10 +32,8 @@ WHOLE, FIRST, DIGITS = 8, 5, 9
 TIGHT, FLOOR, LOOSE, ERRORS, DECIDED = 1e-6, 1e-9, 2e-3, 5.0, 0.1
 PACKAGES = ("tensorflow", "tensorflow-probability", "numpy", "scipy")
 FEATURES = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
-SKIPPED = (
-    "seconds", "training_seconds", "seeds", "size", "basis", "groups", "degrees_of_freedom"
-)  # fmt: skip
-"""Keys that hold settings, labels, how long it took, or what follows from numbers beside them."""
+SKIPPED = ("seconds", "training_seconds", "seeds", "size", "basis", "degrees_of_freedom")
+"""Keys that hold settings, how long it took, or what follows from numbers beside them."""
 
 
 def machine_class():

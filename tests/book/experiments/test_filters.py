@@ -125,7 +125,8 @@ def test_windows_with_missing_values_are_left_out():
     np.testing.assert_array_equal(found.test.observations[0, :, 0], [0, 1, 3])
 
 
-def test_bad_names():
+def test_bad_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
     with pytest.raises(ValueError, match="Unknown variant"):
         filters.size_of("book", "digits")
     with pytest.raises(ValueError, match="Unknown scale"):
