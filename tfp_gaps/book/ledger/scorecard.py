@@ -74,7 +74,7 @@ def rows(book_dir=None):
 def surviving(records):
     """Say which verdicts hold together at the level that each has by itself (Holm 1979).
 
-    The family holds two one-sided hypotheses for each claim whose criteria met an error: that it
+    The family holds two hypotheses for each claim whose criteria met an error: that it
     is reproduced, and that it is different. Of one claim with one criterion on one side
     of its bound, this is the pointwise rule.
 
