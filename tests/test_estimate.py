@@ -46,6 +46,31 @@ def test_from_samples_is_mean_and_standard_error_of_the_mean():
     assert (estimate.num_samples, estimate.kind) == (400, "seeds")
 
 
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.98])
+def test_the_interval_of_a_share_covers_it(share):
+    # At level 99 % the interval of Agresti and Coull holds the truth nearly always or more, where
+    # that of the counts themselves has no width once all agree (in 36 % of these draws at .98).
+    counts = np.random.default_rng(0).binomial(50, share, size=4000)
+    limits = [Estimate.from_share(k, 50).confidence_interval() for k in counts]
+    inside = np.mean([low <= share <= high for low, high in limits])
+    assert inside >= 0.99 - 3 * 0.0016  # error of a proportion near .99 over 4000 draws
+
+
+def test_a_share_of_all_has_an_error():
+    # (50 + z^2 / 2) / (50 + z^2) with z = 2.5758, and its binomial error.
+    sure = Estimate.from_share(50, 50)
+    assert (sure.value, sure.standard_error) == pytest.approx((0.94142, 0.03121), abs=1e-5)
+    assert (sure.num_samples, sure.kind) == (50, "data points")
+    none = Estimate.from_share(0, 50)
+    assert none.value == pytest.approx(1 - sure.value)
+
+
+@pytest.mark.parametrize(("count", "total"), [(-1, 50), (51, 50), (np.nan, 50), (1, 0)])
+def test_an_impossible_share_is_refused(count, total):
+    with pytest.raises(ValueError, match="of 50|num_samples|count"):
+        Estimate.from_share(count, total)
+
+
 def test_standard_error_covers_the_truth_as_often_as_it_should():
     draws = np.random.default_rng(1).normal(size=(2000, 30))
     inside = []

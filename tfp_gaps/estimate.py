@@ -117,6 +117,40 @@ class Estimate:
         return cls(float(np.mean(scaled)) * scale, float(error) * scale, samples.size, kind)
 
     @classmethod
+    def from_share(cls, count, num_samples, kind="data points"):
+        """Share of independent units, with an error even if all of them agree.
+
+        The interval of Agresti and Coull (1998, The American Statistician 52, 119-126) at 99 %:
+        with z = 2.576,
+
+            p = (count + z^2 / 2) / (n + z^2),   se^2 = p (1 - p) / (n + z^2).
+
+        Args:
+            count: of how many of the units it is true; or the sum of shares, one of each unit, of
+                which none can spread more than yes and no.
+            num_samples: n, the number of units.
+            kind: which repetition the units are.
+
+        Returns:
+            The `Estimate`; its value lies nearer to one half than the share itself.
+
+        Raises:
+            ValueError: if there is no unit, or `count` is not within 0 and their number.
+
+        >>> print(Estimate.from_share(50, 50))
+        0.941 ± 0.031
+        """
+        total = _checks.integer(num_samples, "num_samples", minimum=1)
+        if not 0 <= count <= total:
+            raise ValueError(
+                f"count must be between 0 and num_samples, but {count:g} of {total} were passed."
+            )
+        square = float(stats.norm.isf(0.005)) ** 2
+        share = (count + square / 2) / (total + square)
+        error = math.sqrt(share * (1 - share) / (total + square))
+        return cls(share, error, total, kind)
+
+    @classmethod
     def from_crossed(cls, samples, groups, kind="seeds and data points"):
         """Mean over two crossed repetitions, such as seeds and the data that all are measured on.
 

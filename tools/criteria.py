@@ -3,8 +3,8 @@
     python tools/criteria.py
 
 Every criterion or caveat that the file ever held, and no longer holds with the same name,
-direction, bound and margin, must stand under `was`; and the date in `set` must be that of the
-first commit that held name, direction and bound. What git does not know yet is not checked.
+direction, bound, margin and text, must stand under `was`; and the date in `set` must be that of the
+first commit that held name, direction, bound and text. What git does not know yet is not checked.
 Prints what is missing; exit status 1 if anything is.
 """
 
@@ -21,13 +21,13 @@ PATH = "book/claims.yml"
 
 
 class Key(NamedTuple):
-    """What tells criteria apart: the claim, whether it is a caveat, and what it asks."""
+    """What tells criteria apart: the claim, what it asks and, of a caveat, what it says."""
 
     claim: str
-    is_caveat: bool
     name: str
     direction: str
     bound: float
+    text: str | None
 
 
 def git(root, *arguments):
@@ -36,9 +36,9 @@ def git(root, *arguments):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def key(claim, name, rule, bound, is_caveat):
+def key(claim, name, rule, bound, text):
     """Return the `Key`; rules of before that subtract an error have the direction of the others."""
-    return Key(claim, is_caveat, name, rule.removesuffix("_se"), float(bound))
+    return Key(claim, name, rule.removesuffix("_se"), float(bound), text)
 
 
 def history(root):
@@ -49,7 +49,8 @@ def history(root):
         for entry in yaml.safe_load(git(root, "show", f"{commit}:{PATH}")):
             for kind in ("criteria", "caveats"):
                 for row in entry.get(kind) or []:
-                    own = key(entry["id"], row["name"], row["rule"], row["bound"], kind[1] == "a")
+                    asks = (row[each] for each in ("name", "rule", "bound"))
+                    own = key(entry["id"], *asks, row.get("text"))
                     _, margins = found.setdefault(own, (date, set()))
                     margins.add(row.get("margin", row.get("tolerance")))
     return found
@@ -61,16 +62,18 @@ def problems(root):
     today, former = {}, {}
     for claim in claims.load(pathlib.Path(root) / PATH).values():
         for each in (*claim.criteria, *claim.caveats):
-            own = key(claim.id, each.name, each.rule, each.bound, each.text is not None)
+            own = key(claim.id, each.name, each.rule, each.bound, each.text)
             today[own] = each
         for each in claim.was:
-            own = key(claim.id, each.name, each.rule, each.bound, each.text is not None)
+            own = key(claim.id, each.name, each.rule, each.bound, each.text)
             former.setdefault(own, set()).add(each.margin)
     for own, (date, margins) in past.items():
         kept = {today[own].margin, None} if own in today else set()
         gone = margins - kept - former.get(own, set())
         if gone and not (own in former and None in former[own] and own not in today):
-            yield f"{own.claim}: {own.name!r} (margin {gone}) is gone or changed; say so under was."
+            words = f" ({own.text})" if own.text else ""
+            what = f"{own.claim}: {own.name!r}{words} (margin {gone})"
+            yield f"{what} is gone or changed; say so under was."
         if own in today and today[own].set[:10] != date:
             yield f"{own.claim}: {own.name!r} was set on {date}, not on {today[own].set[:10]}."
 

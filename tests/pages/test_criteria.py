@@ -37,10 +37,10 @@ def commit(tmp_path):
 
     git("init", "--quiet")
 
-    def commit(date, criterion, *, was=()):
+    def commit(date, criterion, *, was=(), key="criteria"):
         entry = {"id": "C01", "statement": "Water is wet.", "source": ["somebody2020"]}
-        entry |= {"kind": "qualitative", "chapter": "water", "criteria": [criterion]}
-        entry |= {"was": list(was)}
+        entry |= {"kind": "qualitative", "chapter": "water", "criteria": [CRITERION]}
+        entry |= {"was": list(was), key: [criterion]}
         (tmp_path / "book/claims.yml").write_text(yaml.safe_dump([entry]))
         git("add", ".")
         git("commit", "--quiet", "--message", "x", f"--date={date}T12:00:00+0000")
@@ -62,6 +62,16 @@ def test_a_margin_that_changes_must_be_kept(commit):
     (problem,) = commit("2026-01-02", CRITERION | {"margin": 2.0})
     assert "(margin {0.5})" in problem
     assert commit("2026-01-03", CRITERION | {"margin": 2.0}, was=[FORMER | {"margin": 0.5}]) == []
+
+
+def test_a_caveat_that_changes_its_words_must_be_kept(commit):
+    dry = CRITERION | {"name": "dryness", "text": "Not dry."}
+    commit("2026-01-01", dry, key="caveats")
+    damp = dry | {"text": "A little damp.", "set": "2026-01-02 01234567"}
+    (problem,) = commit("2026-01-02", damp, key="caveats")
+    assert "(Not dry.) (margin {0.5}) is gone or changed" in problem
+    former = [FORMER | {"name": "dryness", "margin": 0.5, "text": "Not dry."}]
+    assert commit("2026-01-03", damp, key="caveats", was=former) == []
 
 
 def test_dates_are_those_of_the_first_commit(commit):

@@ -133,6 +133,7 @@ SMALL, UNDECIDED = "reproduced, but smaller than matters", "undecided"
 AT_LEAST = rule("at_least", 1.0, margin=0.5)
 AT_MOST = rule("at_most", -1.0, margin=0.5)
 EQUAL = rule("equals", 1.0, margin=0.5)
+DIFFERS = rule("differs", 1.0, margin=0.5)
 
 
 # The interval is value +- 9.925 standard errors: t at .995 with two degrees of freedom.
@@ -152,6 +153,11 @@ EQUAL = rule("equals", 1.0, margin=0.5)
         (EQUAL, 1.7, 0.02, DIFFERENT),  # 1.501 to 1.9
         (EQUAL, 0.3, 0.02, DIFFERENT),
         (EQUAL, 1.0, 50.0, UNDECIDED),
+        (DIFFERS, 0.0, 0.1, REPRODUCED),  # -0.99 to 0.99
+        (DIFFERS, 0.0, 0.102, UNDECIDED),
+        (DIFFERS, 1.25, 0.02, SMALL),  # 1.05 to 1.45
+        (DIFFERS, 0.8, 0.03, DIFFERENT),  # 0.502 to 1.098
+        (DIFFERS, 0.8, 0.031, UNDECIDED),
     ],
 )
 def test_intervals_decide_at_their_boundaries(criterion, value, error, expected):
@@ -170,6 +176,8 @@ def test_intervals_decide_at_their_boundaries(criterion, value, error, expected)
         (rule("at_most", 0.0), 1e-9, DIFFERENT),
         (rule("equals", 2.0), 2.0, REPRODUCED),
         (rule("equals", 2.0), 2.0009765625, DIFFERENT),
+        (rule("differs", 2.0), 2.0, DIFFERENT),
+        (rule("differs", 2.0), 2.0009765625, REPRODUCED),
         (AT_LEAST, 1.25, SMALL),
         (AT_LEAST, 1.5, REPRODUCED),
         (EQUAL, 1.5, REPRODUCED),
@@ -179,7 +187,7 @@ def test_exact_numbers_leave_nothing_undecided(criterion, value, expected):
     assert criterion.outcome(Estimate(value)) == expected
 
 
-@pytest.mark.parametrize("criterion", [AT_LEAST, AT_MOST, EQUAL])
+@pytest.mark.parametrize("criterion", [AT_LEAST, AT_MOST, EQUAL, DIFFERS])
 @given(value=st.floats(-5, 5), error=st.floats(1e-3, 5), count=st.integers(2, 50))
 def test_more_noise_never_decides_what_less_noise_did_not(criterion, value, error, count):
     clear, noisy = (criterion.outcome(Estimate(value, e, count)) for e in (error, 2 * error))
@@ -187,7 +195,7 @@ def test_more_noise_never_decides_what_less_noise_did_not(criterion, value, erro
     assert noisy in {clear, UNDECIDED} | ({REPRODUCED, DIFFERENT} if clear == SMALL else set())
 
 
-@pytest.mark.parametrize("criterion", [AT_LEAST, AT_MOST, EQUAL])
+@pytest.mark.parametrize("criterion", [AT_LEAST, AT_MOST])
 @given(value=st.floats(-5, 5), error=st.floats(1e-2, 5), count=st.integers(2, 50))
 def test_p_values_are_those_of_the_rule(criterion, value, error, count):
     estimate = Estimate(value, error, count)
@@ -195,6 +203,20 @@ def test_p_values_are_those_of_the_rule(criterion, value, error, count):
     outcome = criterion.outcome(estimate)
     assert (holds < 0.005) == (outcome in (REPRODUCED, SMALL))
     assert (differs < 0.005) == (outcome in (DIFFERENT, SMALL))
+
+
+@pytest.mark.parametrize(("criterion", "side"), [(EQUAL, 1), (DIFFERS, 0)])
+def test_what_may_lie_on_either_side_has_a_two_sided_p(criterion, side):
+    """The null at its edge: draws reach p as often as p says, for "different" and "differs"."""
+    edge = 1.5 if criterion is EQUAL else 1.0
+    draws = np.random.default_rng(0).normal(edge, 0.4, size=4000)
+    found = [criterion.p_values(Estimate(value, 0.4))[side] for value in draws]
+    # A share of 4000 near .2 is known to .006; one tail alone would reach .2 in .2 + .002 (equals,
+    # whose other edge is 2.5 errors away) or in .4 (differs) of the draws.
+    assert np.mean(np.array(found) < 0.2) == pytest.approx(0.2, abs=0.02)
+    # Two normal tails by hand, at one and a half errors from the bound.
+    expected = {1: 0.4013 + 0.0030, 0: 2 * 0.0668}[side]
+    assert criterion.p_values(Estimate(1.6, 0.4))[side] == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_undecided_criterion_says_what_would_decide_it():
@@ -206,9 +228,14 @@ def test_an_undecided_criterion_says_what_would_decide_it():
         draws = rng.normal(1.0 + effect, 0.3 * 5**0.5, size=[4000, count])
         found = [AT_LEAST.outcome(Estimate.from_samples(row)) for row in draws]
         share = np.mean([each in (REPRODUCED, SMALL) for each in found])
-        # A share of 4000 is known to .005; degrees of freedom that scale with the units, and two
-        # digits of the effect, leave some hundredths.
-        assert share == pytest.approx(0.9, abs=0.03)
+        # A share of 4000 is known to .005; two digits of the effect, and whole seeds, leave less
+        # than two hundredths.
+        assert share == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_design_with_power_enough_that_is_undecided_needs_a_replication():
+    words = AT_LEAST.shortfall(Estimate(1.1, 0.1, 50, "seeds"))
+    assert words.endswith("too near the bound, a replication on new seeds would decide")
 
 
 @pytest.mark.parametrize(
@@ -258,11 +285,20 @@ def test_limits_qualify_and_identities_are_no_evidence(tmp_path):
     assert verdict_of(tmp_path, {**TESTED, "kind": "identity"}, WET) == "identity"
     dry = {**WET, "wetness": Estimate(0.5)}
     assert verdict_of(tmp_path, {**TESTED, "kind": "identity"}, dry) == "different"
+    warm = {**WET, "heat": Estimate(1.0)}  # a caveat that stands is none of algebra
+    qualified = verdict_of(tmp_path, {**TESTED, "kind": "identity"}, warm)
+    assert qualified == "reproduced with qualification"
 
 
 def test_an_error_needs_a_margin(tmp_path):
     with pytest.raises(ClaimsError, match="wetness.*no margin"):
         verdict_of(tmp_path, changed(TESTED, ["criteria", 0, "margin"], ...), WET)
+
+
+def test_samples_without_spread_are_not_exact(tmp_path):
+    same = Estimate.from_samples([2.0, 2.0, 2.0], kind="seeds")
+    with pytest.raises(ClaimsError, match="wetness.*seeds without any spread"):
+        verdict_of(tmp_path, TESTED, {**WET, "wetness": same})
 
 
 def test_a_claim_that_failed_a_former_criterion_is_marked(tmp_path):
@@ -632,7 +668,7 @@ def test_no_claim_of_the_book_is_beyond_failing(claim):
         }  # fmt: skip
         return
     for criterion in claim.criteria:
-        wrong = {"at_least": -1e9, "at_most": 1e9, "equals": 1e9}
+        wrong = {"at_least": -1e9, "at_most": 1e9, "equals": 1e9, "differs": criterion.bound}
         estimates = {name: Estimate(0.0) for name in claim.names}
         estimates[criterion.name] = Estimate(wrong[criterion.rule])
         assert claims.Record(claim, estimates).verdict == "different"
@@ -657,6 +693,18 @@ def test_p_values_of_a_claim_ask_for_all_or_for_any_of_its_criteria():
     # Normal tails: of -1 for what holds least; of 1.5, twice, for what differs most.
     assert holds == pytest.approx(0.8413, abs=1e-4)
     assert differs == pytest.approx(2 * 0.0668, abs=1e-4)
+
+
+def test_a_small_effect_in_the_claims_direction_is_no_evidence_against_it():
+    other = Criterion("y", "at_least", 1.0, why="a test", margin=0.5)
+    claim = claims.Claim("C01", "x", ("a",), "qualitative", "water", (AT_LEAST, other))
+    # x is certain to be above its bound and below what matters; y is the only failure.
+    record = claims.Record(claim, {"x": Estimate(1.25, 0.01), "y": Estimate(0.6, 0.3)})
+    assert record.verdict == "different"
+    # Three errors below what matters: a normal tail of .00135, twice.
+    assert record.p_values()[1] == pytest.approx(2 * 0.00135, abs=1e-5)
+    record = claims.Record(claim, {"x": Estimate(1.25, 0.01), "y": Estimate(3.0, 0.1)})
+    assert record.p_values()[1] == 1.0
 
 
 def test_a_difference_in_the_other_direction_is_said_to_be_one(book):

@@ -15,7 +15,9 @@ A criterion compares the two-sided 99 % t interval [L, U] of an estimate with a 
 m, the smallest effect that would matter to a reader. For at_least (at_most is its mirror image):
 reproduced if L > b, and "smaller than matters" if U < b + m as well; different if L <= b and
 U < b + m; undecided otherwise. For equals: reproduced if the interval lies inside b +- m, different
-if outside, else undecided. More noise never helps. An exact number needs no margin.
+if outside, else undecided. For differs: reproduced if the interval leaves b out, on either side,
+and "smaller than matters" if it lies inside b +- m; different if it holds b and lies inside b +- m;
+undecided otherwise. More noise never helps. An exact number needs no margin.
 """
 
 import collections
@@ -43,7 +45,7 @@ IDENTITY = "identity"
 VERDICTS = (REPRODUCED, QUALIFIED, DIFFERENT, UNDECIDED, NOT_TESTED, IDENTITY)
 SMALL = "reproduced, but smaller than matters"
 KINDS = ("identity", "inequality", "qualitative", "quantitative")
-RULES = ("at_least", "at_most", "equals")
+RULES = ("at_least", "at_most", "equals", "differs")
 LEVEL = 0.99
 POWER = 0.9
 
@@ -58,10 +60,10 @@ class Criterion:
 
     Attributes:
       name: what is measured, with its unit; the key under which a chapter reports it.
-      rule: at_least, at_most or equals (see the module's docstring).
+      rule: at_least, at_most, equals or differs (see the module's docstring).
       bound: the number that the estimate is compared with.
       why: the reason for bound and margin.
-      set: the date on which name, rule and bound were set, and the digest of the whole text.
+      set: the date on which name, direction, bound and text were set, and the digest of the whole.
       margin: smallest effect that matters; None where only an exact number can decide.
       text: caveats only; the qualification in words.
 
@@ -88,26 +90,37 @@ class Criterion:
             if max(-low, high) <= margin:
                 return REPRODUCED
             return DIFFERENT if low > margin or high < -margin else UNDECIDED
+        if self.rule == "differs":
+            within = max(-low, high) < margin
+            if low > 0 or high < 0:
+                return SMALL if within else REPRODUCED
+            return DIFFERENT if within or low == high else UNDECIDED
         if low > 0 or low == high == 0:
             return SMALL if high < margin else REPRODUCED
         return DIFFERENT if high < margin or low == high else UNDECIDED
 
     def reverse(self, estimate):
         """Return whether the effect is certain to have the other direction."""
-        return self.rule != "equals" and self._effect(estimate).confidence_interval()[1] < 0
+        one_sided = self.rule in ("at_least", "at_most")
+        return one_sided and self._effect(estimate).confidence_interval()[1] < 0
 
     def p_values(self, estimate):
-        """Return the one-sided p values (for reproduced, for different).
+        """Return the p values (for reproduced, for different).
 
-        They fall below (1 - level) / 2 where `outcome` says so. An exact number gives 0 or 1.
+        Of at_least and at_most they are one-sided, and fall below (1 - level) / 2 where `outcome`
+        says so. What may lie on either side of the bound (differs, or different from what equals
+        asks for) has both tails, at the distance found. An exact number gives 0 or 1.
         """
         if estimate.standard_error == 0:
             failed = float(self.outcome(estimate) == DIFFERENT)
             return failed, 1.0 - failed
         effect, margin = self._effect(estimate), self.margin or 0.0
+        distance = abs(effect.value)
         if self.rule == "equals":
-            distance = abs(effect.value)
-            return _tail(effect, margin - distance), _tail(effect, distance - margin)
+            outside = _tail(effect, distance - margin) + _tail(effect, distance + margin)
+            return _tail(effect, margin - distance), outside
+        if self.rule == "differs":
+            return 2 * _tail(effect, distance), _tail(effect, margin - distance)
         return _tail(effect, effect.value), _tail(effect, margin - effect.value)
 
     def requirement(self):
@@ -119,15 +132,18 @@ class Criterion:
         bound = _short(self.bound)
         if self.rule == "equals":
             return f"within {_short(self.margin or 0)} of {bound}"
-        words = f"{self.rule.replace('_', ' ')} {bound}"
+        rule = "differs from" if self.rule == "differs" else self.rule.replace("_", " ")
+        words = f"{rule} {bound}"
         return words if self.margin is None else f"{words}, margin {_short(self.margin)}"
 
     def shortfall(self, estimate):
         """Say what an undecided criterion lacks: what this design detects, and what would decide.
 
         >>> five = Criterion("gain, nats", "at_least", 5.0, why="a size", margin=1.0)
-        >>> print(five.shortfall(Estimate(5.5, 0.5, num_samples=4, kind="seeds")))
-        detects an effect of 4.3 with 90 % power, where 1 matters; 20 seeds in place of 4 would do
+        >>> for words in five.shortfall(Estimate(5.5, 0.5, 4, "seeds")).split("; "):
+        ...     print(words)
+        detects an effect of 4.3 with 90 % power, where 1 matters
+        19 seeds instead of 4 would suffice
         """
         # Equality takes two such tests, which share what may be missed.
         equals = self.rule == "equals"
@@ -137,13 +153,16 @@ class Criterion:
         words = f"detects {what} {found} with 90 % power, where {_short(self.margin)} matters"
         times = _times_as_many(estimate, self.margin, power)
         if times <= 1:
-            return words
+            return (
+                f"{words}; the estimate lies too near the bound, a replication on new seeds would "
+                "decide"
+            )
         units = {"Monte Carlo": "draws"}.get(estimate.kind, estimate.kind or "samples")
         count = estimate.num_samples
         if count is None or " and " in units:
             more = _short(float(f"{times:.2g}"))
-            return f"{words}; {more} times as many {units} would do"
-        return f"{words}; {math.ceil(times * count)} {units} in place of {count} would do"
+            return f"{words}; {more} times as many {units} would suffice"
+        return f"{words}; {math.ceil(times * count)} {units} instead of {count} would suffice"
 
     def digest(self):
         """Return what `set` must end with: eight digits of the hash of the criterion's own text."""
@@ -166,7 +185,9 @@ def _detectable(estimate, power, times=1.0):
     Of a design with `times` as many units: the root of P(t' > t) = power in the shift of a
     noncentral t.
     """
-    degrees = min(estimate.degrees_of_freedom * times, 1e4)
+    count, degrees = estimate.num_samples, estimate.degrees_of_freedom
+    plain = count is not None and degrees == count - 1
+    degrees = min(max(1.0, times * count - 1) if plain else times * degrees, 1e4)
     needed = stats.t.isf((1 - LEVEL) / 2, degrees)
     found = optimize.brentq(
         lambda shift: stats.nct.sf(needed, degrees, shift) - power, 0.0, 4 * needed + 5
@@ -195,7 +216,7 @@ class Former:
     Attributes:
       name, rule, bound, margin: of the criterion; `at_most_se` is a rule of then.
       found: the value that it met, as printed.
-      outcome: "held" or "failed" by the rule of then, or "not measured".
+      outcome: "held", "failed" or "undecided" by the rule of then, or "not measured".
       until: the date on which it was replaced.
       why: the reason that was given, or the lack of one.
     """
@@ -273,8 +294,8 @@ class Record:
       level: of the intervals that decide.
 
     Raises:
-      ClaimsError: if a name is missing or unknown, a value is not an `Estimate`, or one with an
-        error meets a criterion without a margin.
+      ClaimsError: if a name is missing or unknown, a value is not an `Estimate`, samples have no
+        spread, or a value with an error meets a criterion without a margin.
 
     Example:
 
@@ -305,6 +326,12 @@ class Record:
                     f"{type(estimate).__name__} {estimate!r}. Give a number if it is exact, and "
                     "Estimate(value, standard_error) if it is not."
                 )
+            if not estimate.standard_error and estimate.kind not in ("", "exact"):
+                raise ClaimsError(
+                    f"{claim.id}, {name!r}: {estimate.kind} without any spread say nothing of the "
+                    "error. Take Estimate.from_share for a share, Estimate.exact for an exact "
+                    "number, and more samples otherwise."
+                )
 
         for criterion in (*claim.criteria, *claim.caveats):
             if criterion.margin is None and self.estimates[criterion.name].standard_error:
@@ -320,7 +347,7 @@ class Record:
         for word in (DIFFERENT, UNDECIDED):
             if word in outcomes:
                 return word
-        if self.claim.kind == "identity":
+        if self.claim.kind == "identity" and not self.standing_caveats:
             return IDENTITY
         qualified = SMALL in outcomes or self.standing_caveats or self.claim.limits
         return QUALIFIED if qualified else REPRODUCED
@@ -344,11 +371,17 @@ class Record:
         """Return the p values of the claim: for reproduced, for different.
 
         All criteria must hold, so the first is the largest of theirs; one suffices to differ, so
-        the second is their smallest times their number.
+        the second is the smallest of those that do not hold, times the number of all. An effect in
+        the claim's direction is no evidence against it, however small.
         """
         rows = [each.p_values(self.estimates[each.name]) for each in self.claim.criteria]
         holds, differs = zip(*rows, strict=True)
-        return max(holds), min(1.0, min(differs) * len(rows))
+        failed = [
+            p
+            for each, p in zip(self.claim.criteria, differs, strict=True)
+            if self.outcome(each) not in (REPRODUCED, SMALL)
+        ]
+        return max(holds), min(1.0, min(failed, default=1.0) * len(rows))
 
     def as_dict(self):
         """Return the record as JSON-ready data: what was asked, measured and decided."""
@@ -480,7 +513,9 @@ def _parse_former(row, where):
     required = ["name", "rule", "bound", "found", "outcome", "until", "why"]
     _check_keys(row, where, required, [*required, "margin", "text"])
     _check_choice(row["rule"], (*RULES, "at_most_se"), f"{where}: rule")
-    _check_choice(row["outcome"], ("held", "failed", "not measured"), f"{where}: outcome")
+    _check_choice(
+        row["outcome"], ("held", "failed", "undecided", "not measured"), f"{where}: outcome"
+    )
     _check_number(row["bound"], f"{where}: bound")
     for key in ("name", "found", "until", "why"):
         _check_text(row[key], f"{where}: {key}")

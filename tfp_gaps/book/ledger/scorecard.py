@@ -74,8 +74,9 @@ def rows(book_dir=None):
 def surviving(records):
     """Say which verdicts hold together at the level that each has by itself (Holm 1979).
 
-    The family holds two one-sided hypotheses for each claim whose criteria met an error: that it
-    is reproduced, and that it is different. Of one claim alone this is the pointwise rule.
+    The family holds two hypotheses for each claim whose criteria met an error: that it
+    is reproduced, and that it is different. Of one claim with one criterion on one side
+    of its bound, this is the pointwise rule.
 
     Args:
       records: dict from id to `Record`.
