@@ -100,9 +100,12 @@ class Criterion:
         return DIFFERENT if high < margin or low == high else UNDECIDED
 
     def reverse(self, estimate):
-        """Return whether the effect is certain to have the other direction."""
+        """Return whether the effect is certain to have the other direction: below a bound of zero.
+
+        Below any other bound it may be in the right direction and too small.
+        """
         one_sided = self.rule in ("at_least", "at_most")
-        return one_sided and self._effect(estimate).confidence_interval()[1] < 0
+        return one_sided and self.bound == 0 and self._effect(estimate).confidence_interval()[1] < 0
 
     def p_values(self, estimate):
         """Return the p values (for reproduced, for different).
