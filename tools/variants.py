@@ -159,7 +159,7 @@ def _read(match):
 
 def _of_records(old, new):
     bounds = {
-        criterion["name"]: max(abs(criterion["bound"]), criterion["tolerance"])
+        criterion["name"]: max(abs(criterion["bound"]), criterion["margin"] or 0.0)
         for criterion in [*old["criteria"], *old["caveats"]]
     }
     for name in old["estimates"].keys() & new["estimates"].keys():
