@@ -64,7 +64,8 @@ def test_what_differs_comes_with_its_numbers():
     (_, undecided) = pages.listed([row("C02", 1.25)], claims.UNDECIDED)
     assert undecided == (
         "  - gain, nats: **1.25 ± 0.10**, where at least 1, margin 0.5 was asked; "
-        "detects an effect of 0.39 with 90 % power, where 0.5 matters"
+        "detects an effect of 0.39 with 90 % power, where 0.5 matters; "
+        "the estimate lies too near the bound, a replication on new seeds would decide"
     )
     assert pages.pending([row("C03", None)]) == ["- C03: Sums grow. Plan: add up"]
 

@@ -28,7 +28,7 @@ def claim(value, error=0.0, verdict="reproduced", bound=1e-8):
     record = {
         "id": "C01",
         "verdict": verdict,
-        "criteria": [{"name": "residual", "bound": bound, "tolerance": 0.0}],
+        "criteria": [{"name": "residual", "bound": bound, "margin": None}],
         "caveats": [],
         "estimates": {"residual": {"value": value, "standard_error": error}},
     }
