@@ -17,7 +17,7 @@ reproduced if L > b, and "smaller than matters" if U < b + m as well; different 
 U < b + m; undecided otherwise. For equals: reproduced if the interval lies inside b +- m, different
 if outside, else undecided. For differs: reproduced if the interval leaves b out, on either side,
 and "smaller than matters" if it lies inside b +- m; different if it holds b and lies inside b +- m;
-undecided otherwise. More noise never helps. An exact number needs no margin.
+undecided otherwise. More noise never makes a criterion hold. An exact number needs no margin.
 """
 
 import collections
