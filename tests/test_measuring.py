@@ -8,7 +8,8 @@ from scipy import stats
 
 from tfp_gaps import annealing, measuring
 from tfp_gaps._tensorflow import tf, tfp
-from tfp_gaps.measuring import Effort, Model, measure
+from tfp_gaps.measuring import Effort, measure
+from tfp_gaps.models.joint import Model
 
 tfd = tfp.distributions
 QUICK = Effort(num_samples=2000, search_steps=400, num_chains=0)

@@ -24,7 +24,7 @@ _MODULES = {
     "Table": "tables",
     "GapReport": "gaps",
     "decompose": "gaps",
-    "Model": "measuring",
+    "Model": "models.joint",
     "Effort": "measuring",
     "Measured": "measuring",
     "measure": "measuring",

@@ -38,6 +38,7 @@ from tfp_gaps.book.experiments import (
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.exact.noisy_mixture import NoisyMixture
 from tfp_gaps.exact.two_sensors import TwoSensors
+from tfp_gaps.models.joint import Model
 from tfp_gaps.models.state_space import StateSpace
 from tfp_gaps.models.vae import VAE
 from tfp_gaps.networks import replica_seeds
@@ -387,7 +388,7 @@ def own_conjugate_model():
     joint = tfd.JointDistributionNamedAutoBatched(
         {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)}
     )
-    model = measuring.Model(joint, "x", example=0.0)
+    model = Model(joint, "x", example=0.0)
     x = np.array([0.0, 1.0, 2.0], np.float32)
     effort = measuring.Effort(
         num_samples=50, search_steps=30, search_samples=4, num_chains=4, num_temperatures=10

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from tfp_gaps._tensorflow import tf, tfp
-from tfp_gaps.measuring import Effort, Model, measure
+from tfp_gaps.measuring import Effort, measure
+from tfp_gaps.models.joint import Model
 
 tfd, tfb = tfp.distributions, tfp.bijectors
 FEW = Effort(num_samples=1000, search_steps=50, num_chains=0)
