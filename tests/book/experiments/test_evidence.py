@@ -112,7 +112,15 @@ def world(linear_chain):
     )
 
 
-EFFORT = Effort(num_choice=100, num_test=200, num_made=400, fewest=64, most=4096)
+EFFORT = Effort(
+    num_choice=100,
+    num_test=200,
+    num_made=400,
+    fewest=64,
+    most=4096,
+    most_choice=2048,
+    reference=4096,
+)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +176,7 @@ def measure_made_up(world, monkeypatch, candidates):
     monkeypatch.setattr(evidence, "lower_bounds", lambda *_: made_up)
     nothing = SimpleNamespace(slack=lambda *_, **__: {})
     monkeypatch.setattr(evidence, "_Above", lambda *_: nothing)
-    effort = Effort(num_choice=150, num_test=200, num_made=8, fewest=2, most=8)
+    effort = Effort(150, 200, 8, fewest=2, most=8, most_choice=8)
     return evidence.measure(world.model, None, None, world.splits, effort, seed=0)
 
 
@@ -217,7 +225,7 @@ def find(world, fresh, num_restarts, monkeypatch, other=None):
     size = benchmark.Size(
         design=Design(1, 4, "normal", refit, refit),
         num_bound=1, num_iwae=1, num_samples=1, num_filter=1, num_particles=1, start=1,
-        effort=Effort(100, 200, 8, fewest=32, most=256, num_restarts=num_restarts),
+        effort=Effort(100, 200, 8, fewest=32, most=256, most_choice=256, num_restarts=num_restarts),
     )  # fmt: skip
     joint = Fitted(world.model, Smoother(world.exact, offset=1.5), None)
     found = benchmark.find_evidence(
@@ -262,7 +270,7 @@ def test_a_benchmark_stores_evidence_with_groups(small, monkeypatch):
     size = benchmark.Size(
         design=design,
         num_bound=8, num_iwae=8, num_samples=2, num_filter=8, num_particles=8, start=2, horizon=2,
-        effort=Effort(8, 16, 12, fewest=4, most=16),
+        effort=Effort(8, 16, 12, fewest=4, most=16, most_choice=16, reference=8),
     )  # fmt: skip
     known = benchmark.Benchmark("noise", {"smoke": size})
     monkeypatch.setattr(known, "load", lambda *_: splits)
@@ -281,6 +289,41 @@ def test_a_benchmark_stores_evidence_with_groups(small, monkeypatch):
     histories = result["history"]
     assert histories["joint"]["converged"] == histories["refit"]["converged"] == [True]
     assert histories["joint"]["steps"][-1] == 8
+
+
+def test_evidence_that_was_found_is_not_looked_for_again(tmp_path):
+    asked = []
+
+    def compute():
+        asked.append(1)
+        return {"mean": -1.5, "values": [-1.0, -2.0]}
+
+    first = benchmark._kept(tmp_path, "evidence-0", "size 1", compute)
+    assert benchmark._kept(tmp_path, "evidence-0", "size 1", compute) == first == compute()
+    asked.clear()
+    # Another size, another replica and a run without a folder are computed.
+    benchmark._kept(tmp_path, "evidence-0", "size 2", compute)
+    benchmark._kept(tmp_path, "evidence-1", "size 2", compute)
+    benchmark._kept(None, "evidence-1", "size 2", compute)
+    assert len(asked) == 3
+
+
+def test_choosing_ends_before_measuring(world, monkeypatch):
+    counts = {"choice": [], "test": []}
+
+    def bound(sequences, count, seed):
+        part = "test" if len(sequences) == 200 else "choice"
+        counts[part].append(count)
+        return np.full(len(sequences), -1000.0 / count)  # never settles
+
+    monkeypatch.setattr(evidence, "lower_bounds", lambda *_: {"bootstrap": bound})
+    monkeypatch.setattr(evidence, "_Above", lambda *_: SimpleNamespace(slack=lambda *_, **__: {}))
+    effort = Effort(150, 200, 8, fewest=2, most=64, most_choice=16, reference=5)
+    found = evidence.measure(world.model, None, None, world.splits, effort, seed=0)
+    assert counts["choice"] == [2, 4, 8, 16]
+    # The last three counts again, on to the limit; and once for the reference.
+    assert counts["test"] == [4, 8, 16, 32, 64, 5]
+    assert not found["test"]["converged"] and found["bootstrap"]["count"] == 5
 
 
 @pytest.mark.parametrize("conditions", [LookAhead(0), FULL], ids=str)

@@ -16,10 +16,11 @@ sequences are used once, by `evaluate`.
 """
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
-from tfp_gaps import _checks, bounds, filtering, forecasting
+from tfp_gaps import _checks, bounds, filtering, forecasting, storage
 from tfp_gaps.book import data, results, scales
 from tfp_gaps.book.experiments import evidence
 from tfp_gaps.book.experiments.sequential import Design, fit_jointly, fit_network
@@ -217,20 +218,41 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
             counts[r].append(count_diverged(models[r], replica(other, r), splits, size.effort))
             if counts[r][-1] < min(counts[r][:-1]):
                 fresh[r] = replica(other, r)
+
+    def measured(r):
+        return evidence.measure(
+            models[r],
+            own[r],
+            fresh[r],
+            splits,
+            size.effort,
+            seed=1000 * (r + 1),
+            filter_start=size.start if size.horizon else 0,
+            filter_particles=size.num_particles,
+        )
+
     return {
         "replicas": [
-            evidence.measure(
-                *parts,
-                splits,
-                size.effort,
-                seed=1000 * (r + 1),
-                filter_start=size.start if size.horizon else 0,
-                filter_particles=size.num_particles,
-            )
-            for r, parts in enumerate(zip(models, own, fresh, strict=True))
+            _kept(checkpoint_folder, f"evidence-{r}", repr(size), lambda r=r: measured(r))
+            for r in numbers
         ],
         "restarts": [{"num_diverged": row, "used": int(np.argmin(row))} for row in counts],
     }
+
+
+def _kept(folder, name, fingerprint, compute):
+    """A JSON-serialisable dict that a run which was killed need not compute again."""
+    if folder is None:
+        return compute()
+    path = Path(folder) / f"{name}.npz"
+    if path.exists():
+        kept = storage.read_arrays(path)[1]
+        if kept["fingerprint"] == fingerprint:
+            return kept["content"]
+    content = compute()
+    description = {"fingerprint": fingerprint, "content": content}
+    storage.write_arrays(path, {}, description=description)
+    return content
 
 
 def _fit_limited(model, splits, design, seeds, options):

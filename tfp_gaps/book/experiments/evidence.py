@@ -45,6 +45,9 @@ class Effort:
     num_made: sequences that the model makes: half of them choose the bound from above, on the other
       half slack is measured.
     fewest, most: particles or samples, at the first look and at the last that is allowed.
+    most_choice: the same limit while estimators are chosen and slack is measured: a bound that has
+      not settled there is a looser one, and still a bound.
+    reference: particles of the bootstrap filter beside which the divergence of a q is seen.
     num_restarts: how often a fresh network that diverged on validation sequences is trained again.
 
     >>> Effort(num_choice=100, num_test=200, num_made=200).most
@@ -56,14 +59,18 @@ class Effort:
     num_made: int
     fewest: int = 256
     most: int = 16_384
+    most_choice: int = 4096
+    reference: int = 1024
     num_restarts: int = 2
 
     def __post_init__(self):
         for name, least in (("num_choice", 2), ("num_test", 2), ("num_made", 4), ("fewest", 2)):
             _checks.integer(getattr(self, name), name, minimum=least)
         _checks.integer(self.num_restarts, "num_restarts", minimum=0)
-        advice = "Two doublings must fit between them."
-        _checks.integer(self.most, "most", minimum=4 * self.fewest, advice=advice)
+        _checks.integer(self.reference, "reference", minimum=2)
+        advice = "Two doublings must fit between them and fewest."
+        for name in ("most", "most_choice"):
+            _checks.integer(getattr(self, name), name, minimum=4 * self.fewest, advice=advice)
 
 
 class Settled(NamedTuple):
@@ -190,8 +197,10 @@ def choose(candidates, sequences, effort, *, seed):
             f"estimators are chosen on validation sequences, of which there should be at least 2, "
             f"but are {len(sequences)}. Hold some out when the data are loaded."
         )
+    limit = effort.most_choice
     found = {
-        name: _settle(candidate, sequences, effort, seed) for name, candidate in candidates.items()
+        name: _settle(candidate, sequences, effort, seed, most=limit)
+        for name, candidate in candidates.items()
     }
     reference = found["bootstrap"].values
     found = {name: repaired(settled, reference) for name, settled in found.items()}
@@ -219,10 +228,9 @@ def measure(model, own, fresh, splits, effort, *, seed, filter_start=0, filter_p
     # The last three counts of the validation sequences again: it should settle here too.
     first = max(effort.fewest, tried[name].counts[-1] // 4)
     found = _settle(candidates[name], test, effort, seed + 1, first)
-    reference = found
+    reference = np.asarray(candidates["bootstrap"](test, effort.reference, seed + 2), np.float64)
     if name != "bootstrap":
-        reference = _settle(candidates["bootstrap"], test, effort, seed + 2)
-        found = repaired(found, reference.values)
+        found = repaired(found, reference)
     content = {
         "estimator": name,
         "seed": seed,
@@ -231,7 +239,7 @@ def measure(model, own, fresh, splits, effort, *, seed, filter_start=0, filter_p
             for candidate, settled in tried.items()
         },
         "test": found.as_dict() | {"values": _rounded(found.values)},
-        "bootstrap": reference.as_dict() | {"values": _rounded(reference.values)},
+        "bootstrap": {"count": effort.reference, "values": _rounded(reference)},
     }
     above = _Above(model, own, fresh, splits.validation, effort, seed + 3)
     content["slack"] = above.slack(candidates[name], found.counts[-1])
@@ -281,7 +289,7 @@ class _Above:
                 self.model, made, latents, posterior=posterior, **options
             )[0]
 
-        return settle(upper, fewest=self.effort.fewest, most=self.effort.most)
+        return settle(upper, fewest=self.effort.fewest, most=self.effort.most_choice)
 
 
 def slack_limit(values):
@@ -325,11 +333,11 @@ def widen(interval, *, slack, baseline_slack):
     return float(low - limits[1]), float(high + limits[0])
 
 
-def _settle(candidate, sequences, effort, seed, first=None):
+def _settle(candidate, sequences, effort, seed, first=None, most=None):
     def evaluate(count, look):
         return candidate(sequences, count, seed + 100 * look)
 
-    return settle(evaluate, fewest=first or effort.fewest, most=effort.most)
+    return settle(evaluate, fewest=first or effort.fewest, most=most or effort.most)
 
 
 def _steps(sequences, steps):

@@ -82,7 +82,7 @@ _EIGHT = replace(
 # The sizes of a first trial, in which 6,000 steps gained 2 to 3 nats over 2,500.
 _AMSTERDAM = replace(
     _WEEK,
-    design=_design("student_t", 4, 48, 6000, 6000, 128, 200),
+    design=_design("student_t", 4, 48, 6000, 6000, 128, 200, num_shards=1),
     data={"name": "amsterdam"},
     start=23,
     horizon=15,

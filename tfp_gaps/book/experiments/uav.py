@@ -43,7 +43,7 @@ _BLACKBIRD = Size(
     _design("student_t", 16, 48, 1600, 800, 64, 40), **_THOROUGH, data={"source": "blackbird"}
 )
 # The sizes of a first trial, in which 5,000 steps gained 3 to 6 nats over 2,500.
-_NANOBENCH = Size(_design("normal", 12, 48, 5000, 5000, 64, 200), **_THOROUGH)
+_NANOBENCH = Size(_design("normal", 12, 48, 5000, 5000, 64, 200, num_shards=1), **_THOROUGH)
 SIZES = {
     "smoke": Size(
         _design("normal", 3, 16, 40, 20, 32, 20), **_EVALUATION, num_samples=5, num_particles=50
