@@ -80,7 +80,8 @@ _EIGHT = replace(
     design=_design("student_t", 8, 48, 2000, 800, 64, 100),
     data={"source": "metr-la", "sensors": "eight"},
 )
-# In a first trial 6,000 steps gained 2 to 3 nats over 2,500. Rate, warm-up: workflow/pilots.json.
+# In a first trial 6,000 steps gained 2 to 3 nats over 2,500. Rate and warm-up were chosen from the
+# grid in workflow/pilots.json.
 # One shard: the two arms keep a core each busy.
 _AMSTERDAM = replace(
     _WEEK,
