@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tfp_gaps import training
 from tfp_gaps._tensorflow import tf
@@ -13,6 +14,7 @@ from tfp_gaps.book.data.splits import Splits, Windows
 from tfp_gaps.book.experiments import benchmark, evidence
 from tfp_gaps.book.experiments.evidence import Effort
 from tfp_gaps.book.experiments.sequential import Design, Fitted
+from tfp_gaps.estimate import Estimate
 from tfp_gaps.models.state_space import DiagonalNormal
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
@@ -51,10 +53,41 @@ def test_one_far_window_has_diverged_and_a_poor_bound_has_not():
     assert not evidence.has_diverged(reference + np.eye(100)[3] * 500, reference).any()
 
 
-def test_the_interval_is_widened_by_the_slack_of_each_side():
-    assert evidence.widen((-1.0, 2.0), slack=0.25, baseline_slack=3.0) == (-4.0, 2.25)
-    with pytest.raises(ValueError, match="slacks of at least 0"):
-        evidence.widen((-1.0, 2.0), slack=-0.1, baseline_slack=0.0)
+def stored(values, slack, groups=(0, 0, 1, 1)):
+    """Evidence as a result holds it: of two seeds, four test and three made sequences."""
+    replicas = [
+        {"test": {"values": row}, "slack": {"values": made}} for row, made in zip(values, slack)
+    ]
+    return {
+        "evidence": {"replicas": replicas, "groups": list(groups), "slack_groups": [5, 6, 7]},
+    }
+
+
+def test_the_difference_is_paired_and_widened_by_the_slack_of_each_side():
+    rng = np.random.default_rng(0)
+    partial, gain = rng.normal(size=[2, 4]) * 50, 1.0 + rng.normal(size=[2, 4])
+    loose, tight = rng.uniform(2.0, 2.2, size=[2, 3]), np.full([2, 3], 0.5)
+    tight[:, 0] += 1e-6  # no error would mean no interval
+    full, baseline = stored(partial + gain, tight), stored(partial, loose)
+    found = evidence.difference(full, baseline)
+    alone = Estimate.from_crossed(gain, [0, 0, 1, 1])
+    assert found.value == pytest.approx(alone.value)
+    assert found.standard_error == pytest.approx(alone.standard_error)
+    # One-sided 99 % of the mean over seeds and groups by hand: loose below, tight above.
+    errors = [loose.mean(1).std(ddof=1) / 2**0.5, loose.mean(0).std(ddof=1) / 3**0.5]
+    degrees = sum(np.square(errors)) ** 2 / (errors[0] ** 4 / 1 + errors[1] ** 4 / 2)
+    limit = loose.mean() + stats.t.ppf(0.99, degrees) * np.hypot(*errors)
+    assert found.slack == pytest.approx((limit, 0.5), rel=1e-4)
+    low, high = alone.confidence_interval()
+    assert found.confidence_interval() == pytest.approx((low - limit, high + 0.5), rel=1e-4)
+    with pytest.raises(ValueError, match="or other groups"):
+        evidence.difference(full, stored(partial, loose, groups=(0, 1, 1, 1)))
+
+
+def test_slack_below_zero_widens_nothing():
+    below = stored(np.zeros([2, 4]), -1.0 - np.arange(6.0).reshape(2, 3) / 1000)
+    assert evidence.slack_of(below).limit == 0.0
+    assert evidence.slack_of(below).mean.value == pytest.approx(-1.0025)
 
 
 def test_effort_must_leave_room_for_two_doublings():

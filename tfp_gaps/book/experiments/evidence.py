@@ -19,13 +19,14 @@ All values are nats per sequence, of one replica (`networks.replica`).
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 
 from tfp_gaps import _checks, bounds, filtering
+from tfp_gaps.estimate import Estimate
 from tfp_gaps.sequences import Sequences
 
 TOLERANCE = 0.1
@@ -306,31 +307,54 @@ def slack_limit(values):
     return max(0.0, float(values.mean() + scipy.stats.t.ppf(LEVEL, len(values) - 1) * error))
 
 
-def widen(interval, *, slack, baseline_slack):
-    """The interval of a difference of evidences from that of a difference of lower bounds.
+def difference(result, baseline):
+    """Evidence of the models of one stored result minus that of another's, nats per sequence.
+
+    Over seeds and groups, paired by sequence. Slack is the upper limit of `slack_of`: that of the
+    baseline's bounds below the value, that of the result's above it.
 
     Args:
-      interval: (L, U) of a model's lower bound minus the baseline's.
-      slack, baseline_slack: upper limits on how far the two lie below their evidence, nats.
+      result, baseline: as from `Benchmark.stored`, with "evidence" of the same test sequences.
 
     Returns:
-      (L - baseline_slack, U + slack).
+      `Estimate`.
 
     Raises:
-      ValueError: for a negative slack, or an interval that ends before it begins.
-
-    >>> widen((0.5, 1.5), slack=0.2, baseline_slack=1.0)
-    (-0.5, 1.7)
+      ValueError: if the test sequences or seeds of the two are not as many, or grouped otherwise.
     """
-    low, high = _checks.finite_array(interval, "interval", ndim=1)
-    limits = _checks.finite_array([slack, baseline_slack], "slack")
-    if low > high or limits.min() < 0:
+    found, other = result["evidence"], baseline["evidence"]
+    values, others = (_matrix(each, "test") for each in (found, other))
+    if values.shape != others.shape or found["groups"] != other["groups"]:
         raise ValueError(
-            f"expected an interval (L, U) with L <= U and slacks of at least 0, but found "
-            f"{(float(low), float(high))} and {limits.tolist()}. Take upper limits of slack as "
-            f"`slack_limit` gives them."
+            f"expected evidence of the same test sequences for as many seeds, but found "
+            f"{values.shape} and {others.shape} (seeds, sequences), or other groups. Compare runs "
+            f"of one variant with equal seeds."
         )
-    return float(low - limits[1]), float(high + limits[0])
+    difference = Estimate.from_crossed(values - others, found["groups"])
+    limits = (slack_of(each).limit for each in (baseline, result))
+    return replace(difference, slack=tuple(limits))
+
+
+class Slack(NamedTuple):
+    """How far a lower bound may lie below the evidence, nats per sequence.
+
+    mean: `Estimate` over seeds and groups of sequences that the models made.
+    limit: upper 99 % limit of that mean by its t distribution; no less than zero.
+    """
+
+    mean: Estimate
+    limit: float
+
+
+def slack_of(result, name="slack"):
+    """`Slack` of a stored result's bounds, or with "filter_slack" of its forecasts' filter."""
+    found = result["evidence"]
+    mean = Estimate.from_crossed(_matrix(found, name), found["slack_groups"])
+    return Slack(mean, max(0.0, mean.confidence_interval(2 * LEVEL - 1)[1]))
+
+
+def _matrix(found, name):
+    return np.array([replica[name]["values"] for replica in found["replicas"]])
 
 
 def _settle(candidate, sequences, effort, seed, first=None, most=None):
