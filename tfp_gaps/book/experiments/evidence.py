@@ -310,8 +310,8 @@ def slack_limit(values):
 def difference(result, baseline):
     """Evidence of the models of one stored result minus that of another's, nats per sequence.
 
-    Over seeds and groups, paired by sequence. Slack is the upper limit of `slack_of`: that of the
-    baseline's bounds below the value, that of the result's above it.
+    Over seeds and groups, paired by sequence. Slack is `slack_of` the baseline's bounds below the
+    value, and of the result's above it.
 
     Args:
       result, baseline: as from `Benchmark.stored`, with "evidence" of the same test sequences.
@@ -323,7 +323,10 @@ def difference(result, baseline):
       ValueError: if the test sequences or seeds of the two are not as many, or grouped otherwise.
     """
     found, other = result["evidence"], baseline["evidence"]
-    values, others = (_matrix(each, "test") for each in (found, other))
+    values, others = (
+        np.array([replica["test"]["values"] for replica in each["replicas"]])
+        for each in (found, other)
+    )
     if values.shape != others.shape or found["groups"] != other["groups"]:
         raise ValueError(
             f"expected evidence of the same test sequences for as many seeds, but found "
@@ -331,30 +334,17 @@ def difference(result, baseline):
             f"of one variant with equal seeds."
         )
     difference = Estimate.from_crossed(values - others, found["groups"])
-    limits = (slack_of(each).limit for each in (baseline, result))
-    return replace(difference, slack=tuple(limits))
-
-
-class Slack(NamedTuple):
-    """How far a lower bound may lie below the evidence, nats per sequence.
-
-    mean: `Estimate` over seeds and groups of sequences that the models made.
-    limit: upper 99 % limit of that mean by its t distribution; no less than zero.
-    """
-
-    mean: Estimate
-    limit: float
+    return replace(difference, slack=(slack_of(baseline), slack_of(result)))
 
 
 def slack_of(result, name="slack"):
-    """`Slack` of a stored result's bounds, or with "filter_slack" of its forecasts' filter."""
-    found = result["evidence"]
-    mean = Estimate.from_crossed(_matrix(found, name), found["slack_groups"])
-    return Slack(mean, max(0.0, mean.confidence_interval(2 * LEVEL - 1)[1]))
+    """How far a stored result's bounds lie below the evidence at most, nats per sequence.
 
-
-def _matrix(found, name):
-    return np.array([replica[name]["values"] for replica in found["replicas"]])
+    `slack_limit` of each seed's made sequences, which are independent given the model, averaged
+    over seeds: no less than the limit of the average. "filter_slack" is that of forecasts' filter.
+    """
+    replicas = result["evidence"]["replicas"]
+    return float(np.mean([slack_limit(replica[name]["values"]) for replica in replicas]))
 
 
 def _settle(candidate, sequences, effort, seed, first=None, most=None):
