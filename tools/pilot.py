@@ -24,7 +24,7 @@ from tfp_gaps.book.experiments.sequential import fit_jointly
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 
 STORED = Path(results.ROOT) / "workflow" / "pilots.json"
-RATES = (0.003, 0.01)
+RATES = (0.003, 0.01, 0.02)
 WARM_UPS = (200, 1000)
 SEEDS = (100, 101, 102, 103)
 BENCHMARKS = {"digits": digits, "traffic": traffic, "uav": uav}

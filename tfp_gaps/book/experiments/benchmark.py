@@ -54,6 +54,8 @@ class Size:
     start: first step that is predicted; the filter reads the steps before it.
     horizon: how many steps ahead; 0 for none.
     effort: how hard the evidence is looked for beyond these bounds; None for not.
+    chosen: {label of a `LookAhead`: settings of joint training that differ from the design's},
+      chosen for each arm from one grid on validation data.
     """
 
     design: Design
@@ -66,6 +68,12 @@ class Size:
     horizon: int = 0
     data: dict = field(default_factory=dict)
     effort: evidence.Effort | None = None
+    chosen: dict = field(default_factory=dict)
+
+    def under(self, conditions):
+        """The size with what was chosen for these conditions."""
+        joint = replace(self.design.joint, **self.chosen.get(conditions.label, {}))
+        return replace(self, design=replace(self.design, joint=joint))
 
 
 class Benchmark:
@@ -107,7 +115,7 @@ class Benchmark:
           A JSON-serialisable dict: settings, and for each quantity its estimates per seed; with
           "groups", the flight or day of each sequence of "per_sequence", where the data have them.
         """
-        size, splits = self.size(scale, variant), self.load(scale, variant)
+        size, splits = self.size(scale, variant).under(conditions), self.load(scale, variant)
         options = {"checkpoint_folder": checkpoint_folder, "progress": progress}
         joint, refit = train(
             splits, size.design, conditions, seeds, warm=size.effort is not None, **options

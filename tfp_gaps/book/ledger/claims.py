@@ -256,6 +256,8 @@ class Claim:
       caveats: tuple of `Criterion` with `text`; any that holds qualifies the verdict.
       limits: what was not tried, or shown elsewhere; each qualifies the verdict.
       was: tuple of `Former`, what decided the claim before.
+      planned: tuple of `Criterion` that were set before their runs, which are not stored yet; they
+        decide nothing until they move to `criteria` as they are.
       plan: for a claim without a chapter, how it will be tested.
       published: the published value in words, or None.
       published_note: why `published` is empty.
@@ -270,6 +272,7 @@ class Claim:
     caveats: tuple[Criterion, ...] = ()
     limits: tuple[str, ...] = ()
     was: tuple[Former, ...] = ()
+    planned: tuple[Criterion, ...] = ()
     plan: str | None = None
     published: str | None = None
     published_note: str | None = None
@@ -463,9 +466,11 @@ def _parse_claim(entry, where):
         "caveats": _parse_list(entry, "caveats", f"{where}, caveat", _parse_caveat),
         "limits": tuple(entry.get("limits", [])),
         "was": _parse_list(entry, "was", f"{where}, was", _parse_former),
+        "planned": _parse_list(entry, "planned", f"{where}, planned", _parse_criterion),
     }
     claim = Claim(**{**entry, **parsed})
-    repeated = [name for name, times in collections.Counter(claim.names).items() if times > 1]
+    names = [*claim.names, *(each.name for each in claim.planned)]
+    repeated = [name for name, times in collections.Counter(names).items() if times > 1]
     if repeated:
         raise ClaimsError(f"{where}: names must differ, but {repeated} occur more than once.")
     return claim

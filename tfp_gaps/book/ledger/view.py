@@ -157,6 +157,7 @@ def _scorecard_row(row, reasons):
             f"<strong>{estimate}</strong>{_kind(estimate)} "
             f"[{escape(criterion.requirement())}: {outcome}]{why}</p>"
         )
+    parts += [_planned(each) for each in claim.planned]
     parts += [_former(each) for each in claim.was]
     if claim.published or claim.published_note:
         published = claim.published or f"empty ({claim.published_note})"
@@ -169,6 +170,14 @@ def _scorecard_row(row, reasons):
     note = "".join(f"<p>{escape(mark)}</p>" for mark in marks)
     link = f'<p><a href="{escape(row.link)}">the cell that measured it</a></p>'
     return [_statement(claim, row.link), "".join(parts), _badge(row.verdict) + note + link]
+
+
+def _planned(criterion):
+    """A criterion that was set before its runs, which are not stored yet: it decides nothing."""
+    return (
+        f'<p class="small">Set on {criterion.set[:10]}, not measured yet: '
+        f"{escape(criterion.name)} [{escape(criterion.requirement())}].</p>"
+    )
 
 
 def _former(former):
