@@ -325,7 +325,8 @@ def _verdict_row(axis, height, record, criterion):
         axis.plot(effect.value, height, markersize=8, markeredgewidth=2, zorder=3, **look)
     data, what = criterion.name.split(": ", 1)
     unit = what.rsplit(", ", 1)[1].replace("percent", "%").split(" per ")[0]
-    words = f"{data.split(', ')[0]}: {with_interval(estimate, unit).replace('99 % interval ', '')}, {outcome}"
+    told = with_interval(estimate, unit).replace("99 % interval ", "")
+    words = f"{data.split(', ')[0]}: {told}, {outcome}"
     axis.text(0, height + 0.22, words, transform=axis.get_yaxis_transform(), fontsize=10.5)
     return words
 
