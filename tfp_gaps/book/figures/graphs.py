@@ -29,6 +29,10 @@ SPLITS = {"told C": False, "told everything": True}
 """The q without time: whether it sees what is left out of C."""
 
 
+NAMES = (*RULES, *literature.SCHEMES, *SPLITS)
+"""What `graph` can draw."""
+
+
 class _Node(NamedTuple):
     x: int
     y: int
@@ -41,7 +45,7 @@ def graph(name):
     """The graphical model of one q as an SVG element.
 
     Args:
-      name: in `RULES`, in `literature.SCHEMES` or in `SPLITS`.
+      name: in `NAMES`: of `RULES`, of `literature.SCHEMES`, or of `SPLITS`.
 
     Raises:
       ValueError: for another name.
@@ -53,8 +57,7 @@ def graph(name):
         return _static(name)
     rule = RULES.get(name) or literature.SCHEMES.get(name)
     if rule is None:
-        known = ", ".join([*RULES, *literature.SCHEMES, *SPLITS])
-        raise ValueError(f"name must be one of {known}, but is {name!r}.")
+        raise ValueError(f"name must be one of {'; '.join(NAMES)}, but is {name!r}.")
     seen = conditions(_STEPS, **rule)
     labels = ("x", "t−1"), ("x", "t"), ("x", "t+1"), ("x", "t+2")
     nodes = [

@@ -2,7 +2,7 @@
 
 Without JavaScript it is a plain table with links. `book/_static/scorecard.js` reads the attributes
 of the rows (verdict, chapter, source, place) and adds search, filters and sorting; the controls are
-in the page, hidden until it runs. A row has the claim's own id, so `scorecard.html#C20` leads to it.
+in the page, hidden until it runs. A row has the claim's own id: `scorecard.html#C20` leads to it.
 """
 
 from html import escape

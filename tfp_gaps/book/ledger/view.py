@@ -136,7 +136,7 @@ def claim_link(claim_id, verdict, link, page):
         f'<span class="claim-badge" style="{style}"><a href="{escape(target)}" '
         f'title="{verdict}: how it was decided" aria-label="{claim_id}, {verdict}">{words}</a>'
         f'<a href="{row}" title="{claim_id} in the scorecard" '
-        f'aria-label="{claim_id} in the scorecard">\N{{IDENTICAL TO}}</a></span>'
+        f'aria-label="{claim_id} in the scorecard">\N{NORTH EAST ARROW}</a></span>'
     )
 
 
