@@ -1,8 +1,8 @@
 """Write the parts of pages that are made of data, before the build: book/_generated/*.md.
 
-Pages include them, that on reproducibility most. They hold what the chapters stored when they ran (cost,
-machine, verdicts), what the ledger asks, and what the lock pins; no number is typed. They are not
-committed, so they cannot fall behind.
+Pages include them, that on reproducibility most of them. They hold what the chapters stored when
+they ran (cost, machine, verdicts), what the ledger asks, what the lock pins, and how to cite; no
+number is typed. They are not committed, so they cannot fall behind.
 """
 
 import collections
