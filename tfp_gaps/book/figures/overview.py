@@ -62,17 +62,17 @@ def drawing():
     >>> drawing().count("<a ")
     7
     """
-    left, right, top, step = 40, 300, 24, 68
+    left, right, top, step = 40, 284, 24, 68
     shapes = ""
     for row, part in enumerate(PARTS):
         y = top + row * step
-        words = _text(170, y + 30, f"{part} gap", "part", "middle")
-        words += _text(170, y + 50, _CAUSES[part], "cause", "middle")
+        words = _text(162, y + 30, f"{part} gap", "part", "middle")
+        words += _text(162, y + 51, _CAUSES[part], "cause", "middle")
         box = _box(part, left, y, right - left, step, opacity=0.28)
         shapes += _link(_CHAPTERS[part], box + words)
     for row, (name, what) in enumerate(_LEVELS):
         y = top + row * step
-        words = _text(right + 16, y - 3, name, "level") + _text(right + 16, y + 13, what, "cause")
+        words = _text(right + 14, y - 3, name, "level") + _text(right + 14, y + 14, what, "cause")
         is_end = row in (0, len(PARTS))
         shapes += _line(left - 8, y, right + 10, 3 if is_end else 1)
         shapes += _link("elbo", words) if is_end else words
@@ -137,7 +137,7 @@ def _svg(width, height, shapes, name, title, kind):
     )
 
 
-_SIZES = {"part": (16, 700), "cause": (12, 400), "level": (13, 600), "small": (13, 400)}
+_SIZES = {"part": (16, 700), "cause": (13, 400), "level": (14, 600), "small": (13, 400)}
 
 
 def _text(x, y, words, kind, anchor="start"):

@@ -20,10 +20,11 @@ WORST_FIRST = (
 """The verdicts in the order in which a doubting reader wants them."""
 
 SOURCE_NAMES = {
-    "soelch2021tale": "Post (Soelch 2021)",
+    "soelch2021tale": "Soelch 2021",
     "bayer2021mind": "Bayer et al. 2021",
     "cremer2018inference": "Cremer et al. 2018",
     "kayalibay2021less": "Kayalibay et al. 2021",
+    "contributors2026tale": "this book",
 }
 
 
@@ -56,18 +57,21 @@ def totals(found):
 
 
 def sentences(rows, verdicts):
-    """Return the claims with one of the verdicts as an HTML list, one sentence each.
+    """Return the claims with one of the verdicts as HTML, a list of sentences under each verdict.
 
-    The number of each leads to its row of the scorecard.
+    The number of each leads to its row of the scorecard; a verdict without a claim is left out.
     """
-    items = "".join(
-        f'<li><a href="scorecard.html#{row.claim.id}">{row.claim.id}</a> '
-        f"{escape(row.claim.statement)} {view.badge(row.verdict)}</li>"
-        for verdict in verdicts
-        for row in rows
-        if row.verdict == verdict
-    )
-    return view.block(f'<ul class="claim-sentences">{items}</ul>')
+    found = {verdict: [row for row in rows if row.verdict == verdict] for verdict in verdicts}
+    lists = ""
+    for verdict, these in found.items():
+        items = "".join(
+            f'<li><a href="scorecard.html#{row.claim.id}">{row.claim.id}</a> '
+            f"{escape(row.claim.statement)}</li>"
+            for row in these
+        )
+        if items:
+            lists += f'<p>{view.badge(verdict)}</p><ul class="claim-sentences">{items}</ul>'
+    return view.block(lists)
 
 
 # --- one row -------------------------------------------------------------------------------------
@@ -77,10 +81,10 @@ def _row(row, place):
     claim = row.claim
     chapter = claim.chapter or "none"
     sources = ", ".join(SOURCE_NAMES.get(key, key) for key in claim.source)
-    where = f'<a href="{escape(row.link)}">{chapter}</a>' if row.link else f"chapter: {chapter}"
+    where = f'<a href="{escape(row.link)}">{chapter}</a>' if row.link else "no chapter"
     claimed = (
         f'<p><a class="claim-number" href="#{claim.id}">{claim.id}</a> {escape(claim.statement)}'
-        f'</p><p class="small">{escape(sources)}; {claim.kind}; {where}</p>{_folded(row)}'
+        f' <span class="small">({escape(sources)}; {where})</span></p>{_folded(row)}'
     )
     keys = f'data-verdict="{row.verdict}" data-chapter="{chapter}" data-place="{place}"'
     keys += f' data-source="{" ".join(claim.source)}"'
@@ -122,6 +126,7 @@ def _condition(record, criterion, is_caveat):
 
 
 def _remarks(row):
+    yield f"Kind of claim: {row.claim.kind}."
     if row.claim.published or row.claim.published_note:
         yield f"Published value: {row.claim.published or f'empty ({row.claim.published_note})'}"
     if row.note:
