@@ -87,12 +87,12 @@ class Axes(NamedTuple):
         )
 
     def band(self, x, lower, upper, colour, *, key="", opacity=0.3):
-        """SVG of the area between two lines."""
-        outline = self.place(x, lower) + self.place(x, upper)[::-1]
-        return (
-            f'<path d="{_path(outline)}z" style="fill:{paint(colour)}" '
-            f'fill-opacity="{opacity:g}"{_key(key)}/>'
-        )
+        """SVG of the area between two lines; with opacity None its outline."""
+        path = f"{_path(self.place(x, lower) + self.place(x, upper)[::-1])}z"
+        look = f'style="fill:{paint(colour)}" fill-opacity="{opacity}"'
+        if opacity is None:
+            look = f'class="line" style="stroke:{paint(colour)}" stroke-width="2.5"'
+        return f'<path d="{path}" {look}{_key(key)}/>'
 
     def dots(self, x, y, colour, *, size=9, opacity=1.0, key=""):
         """SVG of round dots."""

@@ -85,7 +85,7 @@ def literal(value):
 
 
 def _colours():
-    """The custom properties behind `paint`, by day and by night (the book's theme, then Jupyter)."""
+    """The custom properties behind `paint`, by day and by night (of the book, and of Jupyter)."""
     day = "".join(f"--tale-{colour[1:]}:{colour};" for colour in NIGHT)
     night = "".join(f"--tale-{colour[1:]}:{light};" for colour, light in NIGHT.items())
     dark = '[data-theme="dark"] .tale,[data-jp-theme-light="false"] .tale'
@@ -96,13 +96,18 @@ def _colours():
 
 
 def legend(entries):
-    """List of (colour, label) or (colour, label, dash pattern) with a piece of line for each."""
-    items = "".join(
-        '<li><svg viewBox="0 0 40 12" aria-hidden="true"><path d="M0 6H40" '
-        f'style="stroke:{paint(colour)}" stroke-width="4" stroke-dasharray="{"".join(dash)}"/>'
-        f"</svg>{html.escape(label)}</li>"
-        for colour, label, *dash in entries
-    )
+    """List of (colour, label) or (colour, label, dash pattern) with a piece of line for each.
+
+    A pattern of dashes without length, such as "0 12", makes dots.
+    """
+    items = ""
+    for colour, label, *dash in entries:
+        cap = "round" if "".join(dash).startswith("0 ") else "butt"
+        items += (
+            '<li><svg viewBox="0 0 40 12" aria-hidden="true"><path d="M3 6H40" stroke-width="5" '
+            f'style="stroke:{paint(colour)}" stroke-linecap="{cap}" '
+            f'stroke-dasharray="{"".join(dash)}"/></svg>{html.escape(label)}</li>'
+        )
     return f'<ul class="legend">{items}</ul>'
 
 
@@ -140,7 +145,7 @@ def meters(rows, top, unit, num_ticks=5):
 def slide(identifier, label, low, high, step, value, shown):
     """A labelled range input with its value in words beside the label."""
     return (
-        f'<div class="row"><label for="{identifier}">{html.escape(label)}</label>'
+        f'<div class="named"><label for="{identifier}">{html.escape(label)}</label>'
         f'<output for="{identifier}">{html.escape(shown)}</output></div>'
         f'<input type="range" id="{identifier}" min="{low:g}" max="{high:g}" step="{step:g}" '
         f'value="{value:g}">'

@@ -290,9 +290,7 @@ def clouds(panels, *, truth, seen, reach, spoken, across="from the truth"):
     for place, (title, points, colour) in enumerate(panels):
         offsets = _checks.finite_array(points, "points", ndim=2) - truth
         inside = offsets[np.all(np.abs(offsets) <= reach, axis=1)]
-        axes = drawing.Axes(
-            (-reach, reach), (-reach, reach), side, place * room + margin, side
-        )
+        axes = drawing.Axes((-reach, reach), (-reach, reach), side, place * room + margin, side)
         drawn = axes.dots(*inside.T, colour, size=6, opacity=0.5)
         for offset, sign in ((seen - truth, "×"), (np.zeros(2), "★")):
             x, y = axes.place(*offset[:, np.newaxis])[0].split(" ")
@@ -300,4 +298,5 @@ def clouds(panels, *, truth, seen, reach, spoken, across="from the truth"):
         ticks = [(at, drawing.number(at)) for at in (-reach / 2, 0.0, reach / 2)]
         parts += axes.frame(across, title, drawn, ticks=ticks)
         bottom = axes.bottom
-    return drawing.svg(bottom, parts, spoken)
+    marks = drawing.text(drawing.WIDTH / 2, bottom + 22, "★ truth, × observation", "middle")
+    return drawing.svg(bottom + 32, parts + marks, spoken)

@@ -18,6 +18,7 @@ function show() {
   [["first", first], ["second", second], ["both", both]].forEach(([name, value], i) => {
     meter(name, value, `${value.toFixed(2)} nats`, i === 2 ? least.cost : undefined);
   });
+  find('[data-meter="both"] i').style.background = colour;
   Object.assign(root.dataset, {mean: q.mean, sd: q.sd, first, second, both});
   mean.value = q.mean;
   sd.value = q.sd;
@@ -31,11 +32,9 @@ function show() {
 
 // The handle is the peak of q: sideways moves the mean, and a higher peak is narrower.
 function place() {
-  const picture = find(".picture").getBoundingClientRect(), box = find(".area").getBoundingClientRect();
-  const top = Math.min(normal(0, 0, q.sd), plot.up[1]);
-  const share = 1 - top / plot.up[1];
-  handle.style.left = `${box.left - picture.left + plot.x(q.mean) / plot.x(plot.across[1]) * box.width}px`;
-  handle.style.top = `${box.top - picture.top + share * box.height}px`;
+  const [left, top] = plot.share(q.mean, Math.min(normal(0, 0, q.sd), plot.up[1]));
+  handle.style.left = `${100 * left}%`;
+  handle.style.top = `${100 * top}%`;
   handle.setAttribute("aria-valuenow", q.mean.toFixed(2));
   handle.setAttribute("aria-valuetext", `mean ${fixed(q.mean, 2)}, width ${fixed(q.sd, 2)}`);
 }
@@ -76,5 +75,4 @@ find("button.descend").addEventListener("click", () => move(() => {
   show();
   return far > 1e-6;
 }));
-new ResizeObserver(place).observe(find(".picture"));
 show();

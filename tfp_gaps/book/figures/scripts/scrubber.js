@@ -15,7 +15,6 @@ function show() {
     const edge = (sign) => middle.map((value, i) => [i + 1, value + sign * half[i]]);
     const shown = find(`input[value="${name}"]`).checked;
     key(name).setAttribute("d", shown ? `${line(plot, [...edge(-1), ...edge(1).reverse()])}z` : "");
-    key(`${name}-middle`).setAttribute("d", shown ? line(plot, series(middle)) : "");
     const at = middle.map((value, i) => Math.abs(states[i] - value) > half[i]);
     missed[name] = at.filter(Boolean).length;
     meter(name, 100 * missed[name] / revealed, `${missed[name]} of ${revealed}`, 5);

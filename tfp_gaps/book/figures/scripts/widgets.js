@@ -9,20 +9,22 @@ all("[data-live]").forEach((part) => { part.hidden = false; });
 // Numbers with a true minus, as the axes write them.
 const fixed = (value, digits) => value.toFixed(digits).replace("-", "−");
 
-// The scales of a plot: x and y lead from values to places inside of its area.
+// The scales of a plot: `x` and `y` lead from values to places inside of its area, `at` from the
+// window to values, and `share` from values to parts of the picture's width and height.
 function scales(area) {
   const [across, up, size] = ["across", "up", "size"].map((name) => area.dataset[name].split(" ").map(Number));
+  const picture = area.ownerSVGElement, [, , width, height] = picture.getAttribute("viewBox").split(" ").map(Number);
+  const left = Number(area.getAttribute("x")), top = Number(area.getAttribute("y")) + 2;
+  const x = (value) => (value - across[0]) / (across[1] - across[0]) * size[0];
+  const y = (value) => Math.max(-1, Math.min(2, (up[1] - value) / (up[1] - up[0]))) * size[1];
   return {
-    across, up,
-    x: (value) => (value - across[0]) / (across[1] - across[0]) * size[0],
-    y: (value) => Math.max(-1, Math.min(2, (up[1] - value) / (up[1] - up[0]))) * size[1],
-    // The value below a place in the window.
+    across, up, x, y,
+    share: (a, b) => [(left + x(a)) / width, (top + y(b)) / height],
     at: (event) => {
-      const box = area.getBoundingClientRect(), share = size[1] / (size[1] + 4);
-      return [
-        across[0] + (event.clientX - box.left) / box.width * (across[1] - across[0]),
-        up[1] - ((event.clientY - box.top) / box.height - (1 - share) / 2) / share * (up[1] - up[0]),
-      ];
+      const box = picture.getBoundingClientRect();
+      const a = (event.clientX - box.left) / box.width * width - left;
+      const b = (event.clientY - box.top) / box.height * height - top;
+      return [across[0] + a / size[0] * (across[1] - across[0]), up[1] - b / size[1] * (up[1] - up[0])];
     },
   };
 }
@@ -45,7 +47,7 @@ function tell(input, words) {
   input.setAttribute("aria-valuetext", words);
 }
 
-// Sets a live bar; `mark` is a dotted line across it, undefined for none.
+// Sets a live bar; `mark` is a line across it, undefined for none.
 function meter(name, value, words, mark) {
   const row = find(`[data-meter="${name}"]`), top = Number(find(".meters").dataset.top);
   const [bar, line] = [row.querySelector("i"), row.querySelector("b")];

@@ -2,7 +2,8 @@
 
 The ELBO asks for the q with the least average of KL(q || p_i), the normalised geometric mean of the
 two; the other direction, the average of KL(p_i || q), asks for the Gaussian with the mean and the
-variance of their mixture. See `tfp_gaps.exact.bit`. All formulas are closed; `formulas.js` has them.
+variance of their mixture. See `tfp_gaps.exact.bit`. All formulas are closed;
+`formulas.js` has them.
 """
 
 import math
@@ -235,10 +236,10 @@ def _network_controls(world, axes, start):
         [
             ("first", "if bit = 0", "posterior_a"),
             ("second", "if bit = 1", "posterior_b"),
-            ("both", "on average", "marginal"),
+            ("both", "on average", "shared"),
         ],
         top,
-        "divergence in nats (dotted: the least possible average)",
+        "divergence in nats (mark: the least possible average)",
     )
 
 

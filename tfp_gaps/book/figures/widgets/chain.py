@@ -9,7 +9,7 @@ import json
 import numpy as np
 from contourpy import contour_generator
 from IPython.display import HTML
-from scipy import stats
+from scipy import interpolate, stats
 
 from tfp_gaps import _checks
 from tfp_gaps.book.figures import drawing, page, sliders
@@ -20,9 +20,9 @@ QUANTILE = stats.norm.ppf(0.975)
 """Half the width of a 95 % band, in standard deviations."""
 
 BANDS = (
-    ("filter", "filter: 95 % band", "truth"),
-    ("partial", "best partial q: 95 % band", "partial"),
-    ("smoother", "smoother of what was revealed: 95 % band", "full"),
+    ("filter", "filter", "truth"),
+    ("partial", "best partial q", "partial"),
+    ("smoother", "smoother of what is revealed", "full"),
 )
 
 LEVELS = (0.001, 0.003, 0.01, 0.03, 0.1)
@@ -64,7 +64,11 @@ def scrub_filter(model=None, num_timesteps=60, seed=0):
     content = (
         drawing.picture(_filter_picture(data))
         + page.legend(
-            [("truth", "state z"), *((colour, label) for _, label, colour in BANDS)]
+            [
+                ("truth", "state z (large dots: outside partial q)"),
+                ("truth", "observations", "0 17"),
+                *((colour, f"{label}: 95 % band") for _, label, colour in BANDS),
+            ]
         )
         + page.controls(
             page.slide("scrub-step", "Steps revealed", 1, steps, 1, steps, f"{steps} of {steps}")
@@ -73,9 +77,9 @@ def scrub_filter(model=None, num_timesteps=60, seed=0):
             + f"<fieldset><legend>Show</legend>{boxes}</fieldset>"
         )
         + page.meters(
-            [(key, label.split(":")[0].split(" of ")[0], colour) for key, label, colour in BANDS],
+            [(key, label.split(" of ")[0], colour) for key, label, colour in BANDS],
             40,
-            "steps at which the state left the band, % (dotted: 5 %)",
+            "steps at which the state left the band, % (mark: 5 %)",
         )
         + page.state("The controls need JavaScript. The picture shows the whole sequence.")
     )
@@ -119,24 +123,21 @@ def _filter_picture(data):
     ends = np.concatenate([np.add(m, s * np.array(h)) for m, h in bands.values() for s in (-1, 1)])
     room = 0.1 * np.ptp(ends)
     axes = drawing.Axes((0, steps + 1), (ends.min() - room, ends.max() + room), height=280)
-    t, drawn, lines = np.arange(1, steps + 1), "", ""
-    for (key, _, colour), opacity in zip(BANDS, (0.15, 0.35, 0.3), strict=True):
+    t, drawn = np.arange(1, steps + 1), ""
+    # The smoother is an outline: three areas on top of one another could not be told apart.
+    for (key, _, colour), opacity in zip(BANDS, (0.17, 0.4, None), strict=True):
         middle, half = np.array(bands[key])
         drawn += axes.band(t, middle - half, middle + half, colour, key=key, opacity=opacity)
-        lines += axes.line(t, middle, colour, key=f"{key}-middle", width=2, dash="6 4")
     states = np.array(data["states"])
     missed = np.abs(states - bands["partial"][0]) > bands["partial"][1]
-    drawn += lines + axes.dots(
-        t, data["observations"], "truth", size=5, opacity=0.4, key="observations"
-    )
+    drawn += axes.dots(t, data["observations"], "truth", size=5, opacity=0.5, key="observations")
     drawn += axes.line(t, states, "truth", width=3, key="states")
     drawn += axes.dots(t[missed], states[missed], "truth", size=11, key="missed")
     spoken = (
         f"A state over {steps} steps, its observations, and three 95 percent bands. The band of "
         f"the partial q is as narrow as a smoother's; the state leaves it at {missed.sum()} steps."
     )
-    up = "state z (dots: observations; large: partial q misses)"
-    return drawing.svg(axes.bottom, axes.frame("time step t", up, drawn), spoken)
+    return drawing.svg(axes.bottom, axes.frame("time step t", "state z", drawn), spoken)
 
 
 def learning_drift():
@@ -155,9 +156,7 @@ def learning_drift():
     bounds = [*stored["elbo"], stored["likelihood"]]
     truth = drift_data.likelihood(0.9, 1.0)
     frames = []
-    for place, (k, (memory, noise)) in enumerate(
-        zip(drift_data.LOOK_AHEADS, stored["learned"], strict=True)
-    ):
+    for place, (memory, noise) in enumerate(stored["learned"]):
         lost = truth - drift_data.likelihood(memory, max(noise, drift_data.NOISES[0]))
         picture = _drift_picture(stored, bounds[place], place)
         words = (f"{memory:.2f}", f"{max(noise, 0.0):.2f}", f"{max(lost, 0.0):.4f}")
@@ -192,14 +191,16 @@ def _drift_picture(stored, bound, place):
         f"{memory:.2f} and sensor noise R = {max(noise, 0):.2f}; the truth is a = 0.90, R = 1.00. "
         f"Contours {', '.join(f'{level:g}' for level in LEVELS)} nats per step below the top."
     )
-    drawn = axes.frame("memory a", "sensor noise R (variance; that of the data is 1.53)", content)
+    drawn = axes.frame("memory a", "sensor noise R (variance)", content)
     return drawing.svg(axes.bottom, drawn, spoken)
 
 
 def _contours(axes, heights, colour, **look):
     """Contours at `LEVELS` below the highest value on the grid."""
-    heights = np.array(heights)
-    generator = contour_generator(drift_data.MEMORIES, drift_data.NOISES, heights)
+    rows, columns = drift_data.NOISES, drift_data.MEMORIES
+    fine_rows, fine_columns = (np.linspace(each[0], each[-1], 120) for each in (rows, columns))
+    heights = interpolate.RectBivariateSpline(rows, columns, heights)(fine_rows, fine_columns)
+    generator = contour_generator(fine_columns, fine_rows, heights)
     return "".join(
         axes.line(*line.T, colour, **look)
         for level in LEVELS
