@@ -38,7 +38,7 @@ def luminance(colour):
 
 
 def test_lines_stand_out_from_the_night():
-    """WCAG asks for 3 : 1 from graphics; the theme's ground is #121212. Only a filler may be less."""
+    """WCAG asks for 3 : 1 from graphics, and the ground is #121212; a filler may be less."""
     assert set(COLOURS.values()) <= set(page.NIGHT)
     for day, light in page.NIGHT.items():
         contrast = (luminance(light) + 0.05) / (luminance("#121212") + 0.05)
@@ -48,7 +48,8 @@ def test_lines_stand_out_from_the_night():
 # --- every widget --------------------------------------------------------------------------------
 
 _OUTSIDE = """Array.from(document.querySelectorAll(".picture > svg text")).filter((text) => {
-  const box = text.getBoundingClientRect(), frame = text.closest(".picture").getBoundingClientRect();
+  const box = text.getBoundingClientRect();
+  const frame = text.closest(".picture").getBoundingClientRect();
   return box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1;
 }).map((text) => text.textContent)"""
 
