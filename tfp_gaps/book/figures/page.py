@@ -61,10 +61,11 @@ def widget(name, content, script="", *, data=None, style=""):
         raise ValueError(f"name must be small letters and hyphens, but is {name!r}.")
     shared = (FOLDER / "widgets.js").read_text(encoding="utf-8")
     look = _colours() + (FOLDER / "widgets.css").read_text(encoding="utf-8")
+    begin = f'"use strict";\nconst root = document.getElementById({literal(name)});\n'
+    begin += f"const data = {literal(data)};\n"
     page = (
         f'<div class="tale" id="{name}"><style>{look}{style.replace("NAME", name)}</style>{content}'
-        f"</div><script>(function () {{\nconst root = document.getElementById({literal(name)});\n"
-        f"const data = {literal(data)};\n{shared}{script}}})();</script>"
+        f"</div><script>(function () {{\n{begin}{shared}{script}}})();</script>"
     )
     if len(page.encode()) > MAXIMUM_BYTES:
         raise ValueError(
@@ -132,7 +133,7 @@ def meters(rows, top, unit, num_ticks=5):
     bars = "".join(
         f'<div class="meter" data-meter="{key}"><span>{html.escape(label)}</span><span '
         f'class="track"><i style="background:{paint(colour)}"></i><b hidden></b></span>'
-        "<output></output></div>"
+        '<output aria-live="off"></output></div>'
         for key, label, colour in rows
     )
     ticks = "".join(f"<span>{top * i / (num_ticks - 1):g}</span>" for i in range(num_ticks))
@@ -146,7 +147,7 @@ def slide(identifier, label, low, high, step, value, shown):
     """A labelled range input with its value in words beside the label."""
     return (
         f'<div class="named"><label for="{identifier}">{html.escape(label)}</label>'
-        f'<output for="{identifier}">{html.escape(shown)}</output></div>'
+        f'<output for="{identifier}" aria-live="off">{html.escape(shown)}</output></div>'
         f'<input type="range" id="{identifier}" min="{low:g}" max="{high:g}" step="{step:g}" '
         f'value="{value:g}">'
     )

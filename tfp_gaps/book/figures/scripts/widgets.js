@@ -1,4 +1,3 @@
-"use strict";
 // What all widgets share. `root` is the element of the widget, `data` what Python gave it.
 const find = (selector) => root.querySelector(selector);
 const all = (selector) => Array.from(root.querySelectorAll(selector));

@@ -43,7 +43,7 @@ def be_the_network(world=None):
     start = {"mean": float(world.locs.mean()) + 1.0, "sd": 1.0}
     axes = drawing.Axes(_reach(world), (0.0, 1.3 * _peak(world)))
     content = (
-        drawing.picture(_network_picture(world, axes, start) + _handle())
+        drawing.picture(_network_picture(world, axes, start) + _handle(axes))
         + page.legend(
             [
                 *_POSTERIORS,
@@ -203,9 +203,11 @@ def _probe(axes, name):
 # --- controls ------------------------------------------------------------------------------------
 
 
-def _handle():
+def _handle(axes):
+    low, high = axes.across
     return (
-        '<div class="handle" data-live hidden tabindex="0" role="slider" aria-label="Your q: drag '
+        '<div class="handle" data-live hidden tabindex="0" role="slider" '
+        f'aria-valuemin="{low}" aria-valuemax="{high}" aria-label="Your q: drag '
         'its peak, or press left and right for the mean, up and down for the width"></div>'
     )
 
