@@ -1,5 +1,7 @@
 """Likelihoods, nested parts, state-space parts and Keras posteriors, where the answer is known."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -67,21 +69,24 @@ def test_a_likelihood_that_holds_its_data_is_one_datum():
     np.testing.assert_allclose(found, np.full([20, 1], exact), atol=1e-5)
 
 
-class Target:
+def target():
     """As inference_gym has them: a structure of parts, a bijector for each, no sampler."""
 
-    event_shape = {"scale": tf.TensorShape([]), "loc": tf.TensorShape([2])}
-    dtype = {"scale": tf.float32, "loc": tf.float32}
-    default_event_space_bijector = {"scale": tfb.Exp(), "loc": tfb.Identity()}
-
-    def unnormalized_log_prob(self, z):
+    def unnormalized_log_prob(z):
         scale = tfd.LogNormal(0.0, 1.0).log_prob(z["scale"])
         loc = tfd.Normal(0.0, z["scale"][..., tf.newaxis]).log_prob(z["loc"])
         return scale + tf.reduce_sum(loc, -1) - 3.0
 
+    return SimpleNamespace(
+        event_shape={"scale": tf.TensorShape([]), "loc": tf.TensorShape([2])},
+        dtype={"scale": tf.float32, "loc": tf.float32},
+        default_event_space_bijector={"scale": tfb.Exp(), "loc": tfb.Identity()},
+        unnormalized_log_prob=unnormalized_log_prob,
+    )
+
 
 def test_a_target_without_a_sampler():
-    model = Model.from_log_density(Target())
+    model = Model.from_log_density(target())
     assert model.latents == ("loc", "scale") and model.num_numbers == 3
     q = Named(
         {
@@ -134,7 +139,7 @@ def test_arrays_of_a_joint_distribution_inside_have_dotted_names(kind):
     joint = kind({"z": inner, "y": PRIOR, "x": lambda z, y: tfd.Normal(z["b"] + y, 1.0)})
     model = Model(joint, "x", example=0.0)
     assert sorted(model.latents) == ["y", "z.a", "z.b"]
-    parts, x = model.simulate(3, seed=0)
+    parts = model.simulate(3, seed=0)[0]
     again, _ = model.constrain(model.unconstrain(parts))
     for name, value in parts.items():
         np.testing.assert_allclose(again[name], value, rtol=1e-4)
