@@ -143,6 +143,18 @@ def test_any_normalised_q_is_taken(q):
     weights(real(), q, 0.0)
 
 
+def test_data_on_a_simplex_with_the_density_of_its_volume_are_refused():
+    softmax = SURFACES["softmax of normals"]()
+    with pytest.raises(ValueError, match="'x' must have its density in coordinates"):
+        Model(Batched({"z": tfd.Normal(0.0, 1.0), "x": softmax}), "x", example=[0.2, 0.3, 0.5])
+    model = Model(
+        Batched({"z": tfd.Normal(0.0, 1.0), "x": tfd.Dirichlet([1.0, 1.0])}),
+        "x",
+        example=[0.4, 0.6],
+    )
+    assert model.log_terms({"z": tf.zeros([1, 1])}, model.data([0.4, 0.6]))["x"] == 0.0
+
+
 def test_outside_tfp_is_as_it_was():
     before = [owner.__dict__[name] for owner, name, _ in coordinates._OURS]
     multinomial()
