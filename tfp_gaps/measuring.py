@@ -392,7 +392,7 @@ def _weights(model, parts, log_q, x, name):
     """(ln p(x, z) - ln q(z) in the model's dtype [draws, data], its rounding in nats)."""
     terms = model.log_terms(parts, x)
     joint_checks.finite(parts, log_q, terms, name)
-    rounded = joint_checks.rounding(parts, log_q, terms, name)
+    rounded = joint_checks.rounding(model, parts, log_q, terms, name)
     log_weights = (model.log_joint(parts, x) - log_q).numpy()
     if log_weights.shape != tuple(log_q.shape) or not np.isfinite(log_weights).all():
         raise ValueError(
