@@ -391,7 +391,7 @@ class _Run:
             self.progress(label, done, total)
 
     def bound_posterior(self, posterior, x):
-        """ELBO and IWAE of the posterior: (moments of its draws, each [data, numbers]; rounding)."""
+        """ELBO and IWAE of q: (moments of its draws, each [data, numbers]; rounding, nats)."""
 
         def work(first, end):
             q = _part_of(posterior, first, end, len(x))
@@ -590,7 +590,7 @@ class _Run:
 
 
 def _against_mixture(model, member, parts, x):
-    """ln p(x, z) - ln (q / 2 + p / 2) at draws, float64 [draws, data]; -inf for what is no number."""
+    """ln p(x, z) - ln (q / 2 + p / 2), float64 [draws, data]; -inf for what is no number."""
     terms = {name: term.astype(np.float64) for name, term in model.log_terms(parts, x).items()}
     prior = sum(terms[name] for name in model.latents)
     numbers = model.unconstrain(parts)
