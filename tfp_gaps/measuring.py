@@ -12,14 +12,16 @@ density changes by the Jacobian, the bounds do not.
 Values are nats per datum. A whole data set that is one observation counts as one datum.
 """
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from tfp_gaps import _checks, annealing
+from tfp_gaps import _checks, annealing, storage, tables
 from tfp_gaps._tensorflow import tf, tfk, tfp
-from tfp_gaps.bounds import Bounds, diagnose
+from tfp_gaps.bounds import Bounds, Diagnostics, diagnose
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.gaps import GapReport, decompose
 from tfp_gaps.models import joint_checks
@@ -84,7 +86,20 @@ class Effort:
         _checks.positive_float(self.learning_rate, "learning_rate")
 
 
-@dataclass(frozen=True)
+class Draws(NamedTuple):
+    """What q drew for its ELBO.
+
+    parts: {name: [draws, data, *event]}, in the model's dtypes.
+    log_weights: ln p(x, z) - ln q(z), [draws, data].
+    observed: {name: [data, *event]}.
+    """
+
+    parts: dict
+    log_weights: np.ndarray
+    observed: dict
+
+
+@dataclass(frozen=True, repr=False)
 class Measured:
     """What was found.
 
@@ -92,6 +107,7 @@ class Measured:
     bounds: {name: float64 [data]}, lower bounds on ln p(x).
     errors: {name: float64 [data]}, their standard errors over draws or chains.
     diagnostics: {name: `Diagnostics`} of the bounds that rest on importance weights.
+    draws: `Draws` of q, or None where they were not stored.
 
     >>> joint = tfd.JointDistributionNamedAutoBatched(
     ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})
@@ -105,6 +121,12 @@ class Measured:
     bounds: dict
     errors: dict
     diagnostics: dict
+    draws: Draws | None = None
+
+    def __repr__(self):
+        count = len(self.bounds["ELBO"])
+        data = "a single datum" if count == 1 else f"{count} data"
+        return f"Measured of {data}\n{self.table()}\n\n{self.report!r}"
 
     def table(self):
         """The bounds as a `Table`: mean over data with the error over data, or, for a single
@@ -114,6 +136,61 @@ class Measured:
             for name, values in self.bounds.items()
         ]
         return Table(["nats per datum", "mean ± standard error"], rows)
+
+    def to_dataframe(self):
+        """A `pandas.DataFrame`, one row per bound and datum, in nats per datum.
+
+        Columns: bound, datum, value, error, and where the bound rests on importance weights k_hat,
+        effective_size and reliable, which are missing elsewhere.
+
+        Raises:
+          ImportError: without pandas.
+        """
+        columns = {name: [] for name in ("bound", "datum", "value", "error")}
+        columns |= {name: [] for name in Diagnostics._fields}
+        for name, values in self.bounds.items():
+            missing = [None] * len(values)
+            diagnostics = self.diagnostics.get(name, Diagnostics(missing, missing, missing))
+            row = [[name] * len(values), range(len(values)), values, self.errors[name]]
+            for column, entries in zip(columns.values(), [*row, *diagnostics], strict=True):
+                column.extend(entries)
+        return tables.data_frame(columns)
+
+    def to_inference_data(self):
+        """The draws of q as ArviZ reads them, an `xarray.DataTree`.
+
+        posterior: each part, [chain, draw, datum, *event], with a single chain; draws of q, not of
+        p(z | x): weight them. sample_stats: log_weight, ln p(x, z) - ln q(z), [chain, draw, datum].
+        observed_data: [datum, *event].
+
+        Raises:
+          ImportError: without arviz-base.
+          ValueError: where the draws were not stored.
+        """
+        if self.draws is None:
+            raise ValueError(
+                "to_inference_data needs the draws of q, but JSON does not keep them. Call it on "
+                "what measure returned, and store that with its to_netcdf."
+            )
+        groups = {
+            "posterior": self.draws.parts,
+            "sample_stats": {"log_weight": self.draws.log_weights},
+            "observed_data": self.draws.observed,
+        }
+        return tables.data_tree(groups, {name: ["datum"] for part in groups.values() for name in part})
+
+    def to_json(self):
+        """All but the draws of q as a JSON string; every number comes back bit for bit."""
+        return storage.to_json(dataclasses.replace(self, draws=None))
+
+    @classmethod
+    def from_json(cls, text):
+        """Read what `to_json` wrote; no code in it is run.
+
+        Raises:
+          ValueError: for text that is not of `to_json`.
+        """
+        return storage.from_json(text, (cls, GapReport, Estimate, Diagnostics))
 
 
 def measure(model, posterior, data, *, seed, completions=None, evidence=None, effort=Effort()):
@@ -152,12 +229,15 @@ def measure(model, posterior, data, *, seed, completions=None, evidence=None, ef
     True
     """
     _check_model(model)
+    _check_posterior(posterior)
+    _checks.seed(seed)
     x = model.data(data)
     if completions is not None:
         completions = _completions(model, completions, x)
     parts, log_q = model.draw(posterior, x, effort.num_samples, seed)
     found = _Found()
-    rounded = found.add("", _weights(model, parts, log_q, x, "the posterior"))
+    weights = _weights(model, parts, log_q, x, "the posterior")
+    rounded = found.add("", weights)
     given = None
     if evidence is not None:
         given = joint_checks.known_evidence(evidence, found.bounds, found.errors, len(x), rounded)
@@ -170,7 +250,9 @@ def measure(model, posterior, data, *, seed, completions=None, evidence=None, ef
         joint_checks.known_evidence(evidence, found.bounds, found.errors, len(x), rounded)
     known, basis = _evidence(found, given, len(x))
     report = _report(found.bounds, found.errors, known, completions is not None, basis)
-    return Measured(report, found.bounds, found.errors, found.diagnostics)
+    drawn = {name: value.numpy() for name, value in parts.items()}
+    draws = Draws(drawn, weights[0], {model.observed: x})
+    return Measured(report, found.bounds, found.errors, found.diagnostics, draws)
 
 
 class _Found:
@@ -243,6 +325,7 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
     ((3,), (3,))
     """
     _check_model(model)
+    _checks.seed(seed)
     x = model.data(data)
     _checks.integer(effort.num_chains, "num_chains", minimum=1)
     draws = np.repeat(model.unconstrain(latents).numpy(), effort.num_chains, 0)
@@ -269,7 +352,17 @@ def _check_model(model):
     if not isinstance(model, Model):
         raise ValueError(
             f"model must be a tfp_gaps.Model, but is a {type(model).__name__}. Wrap a joint "
-            f"distribution: Model(joint, observed, example=...)."
+            f"distribution: Model(joint, observed, example=...). The order is measure(model, "
+            f"posterior, data)."
+        )
+
+
+def _check_posterior(posterior):
+    if isinstance(posterior, Model) or not (hasattr(posterior, "log_prob") or callable(posterior)):
+        raise ValueError(
+            f"posterior must be a distribution over the latent parts, or a function of the data "
+            f"that returns one, but is a {type(posterior).__name__}. The order is measure(model, "
+            f"posterior, data)."
         )
 
 

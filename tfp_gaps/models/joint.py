@@ -53,6 +53,8 @@ class Model:
             )
         joint_checks.real_array(example, "example")
         example = tf.convert_to_tensor(example)
+        dtype = self._by_name(joint.dtype, self._names)[observed]
+        joint_checks.same_precision(f"the example of {observed!r}", example.dtype, dtype)
         self._example_shape = tuple(example.shape)
         self._observed_dtype = example.dtype.as_numpy_dtype
         with joint_checks.users_code("the model", "Sample the joint distribution alone first."):
@@ -68,6 +70,13 @@ class Model:
         free_of = self._by_name(free, self.latents)
         joint_checks.support(self, [free_of[name] for name in self.latents])
         joint_checks.shapes(self, example)
+
+    def __repr__(self):
+        latents = ", ".join(self.latents)
+        return (
+            f"Model(observed {self.observed} {list(self._example_shape)}, latent {latents}; "
+            f"{self.num_numbers} unconstrained numbers of {tf.as_dtype(self._dtype).name})"
+        )
 
     def data(self, x):
         """`x` with one leading axis over data, checked: [data, *event].
@@ -141,6 +150,7 @@ class Model:
 
     def simulate(self, num_data, *, seed):
         """Draw data with the latents that made them: (parts {name: [1, data, ...]}, x)."""
+        _checks.seed(seed)
         drawn = self._by_name(sample(self.joint, [1, num_data], seed), self._names)
         x = drawn.pop(self.observed)[0]
         return drawn, x.numpy()
@@ -181,9 +191,11 @@ class Model:
             )
         parts = self._by_name(drawn, self.latents)
         if set(parts) != set(self.latents):
+            wrong = [name for name in parts if name not in self.latents]
+            questions = " ".join(filter(None, (_checks.meant(n, self.latents) for n in wrong)))
             raise ValueError(
                 f"the posterior must draw {', '.join(self.latents)}, but draws {', '.join(parts)}. "
-                f"Name its parts as the joint distribution does."
+                f"{questions or 'Name its parts as the joint distribution does.'}"
             )
         if log_q.shape.rank == 1:  # a surrogate without a data axis
             parts = {name: value[:, tf.newaxis] for name, value in parts.items()}

@@ -31,6 +31,11 @@ TRANSFORM = "Write the part as a transform of unconstrained ones, such as tf.exp
 
 def real_array(values, name):
     """`values` as an array of real numbers or booleans, without masked entries."""
+    if isinstance(values, tfd.Distribution) or callable(values):
+        raise ValueError(
+            f"{name} must be an array, but is a {type(values).__name__}. The order is "
+            f"measure(model, posterior, data)."
+        )
     if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
         hidden = int(np.ma.getmaskarray(values).sum())
         raise ValueError(
@@ -92,6 +97,16 @@ def joint(distribution):
         )
 
 
+def same_precision(what, found, expected):
+    """Refuse a floating dtype beside another one: TFP would fail far from here."""
+    found, expected = tf.as_dtype(found), tf.as_dtype(expected)
+    if found.is_floating and expected.is_floating and found != expected:
+        raise ValueError(
+            f"{what} must be {expected.name}, as the model is, but is {found.name}. Convert one of "
+            f"them: NumPy makes float64, TensorFlow float32."
+        )
+
+
 @contextlib.contextmanager
 def users_code(what, advice):
     """Say in one sentence what failed where the model's own code runs, whatever it raises."""
@@ -99,7 +114,9 @@ def users_code(what, advice):
         yield
     except Exception as error:
         text = str(error).strip().splitlines()
-        found = f"{type(error).__name__}: {text[0][:200] if text else ''}".rstrip(" .:")
+        # AutoGraph puts the message last, behind a traceback.
+        line = text[-1 if text[0].startswith("in user code") else 0].strip() if text else ""
+        found = f"{type(error).__name__}: {line[:200]}".rstrip(" .:")
         raise ValueError(f"{what} could not be evaluated ({found}). {advice}") from error
 
 
@@ -225,7 +242,9 @@ def shapes(model, example):
 
 def part_shapes(model, parts, draws, data):
     """Refuse draws of q whose shape is not [draws, data, *event] of the model's part."""
+    dtypes = model._by_name(model.joint.dtype, model._names)
     for name, event in zip(model.latents, _values(model, model._structure), strict=True):
+        same_precision(f"the posterior's draw of {name!r}", parts[name].dtype, dtypes[name])
         expected = (draws, data, *event)
         if tuple(parts[name].shape) != expected:
             raise ValueError(
