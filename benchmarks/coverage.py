@@ -108,9 +108,7 @@ def beta_binomial(rng):
     x = rng.binomial(int(trials), rng.beta(a, b, NUM_DATA)).astype(np.float64)
     evidence = stats.betabinom(int(trials), a, b).logpmf(x)
     off = rng.uniform(0.8, 1.0, size=NUM_DATA)
-    return World(
-        joint, x, lambda x: tfd.Beta(off * (a + x), off * (b + trials - x)), evidence
-    )
+    return World(joint, x, lambda x: tfd.Beta(off * (a + x), off * (b + trials - x)), evidence)
 
 
 def gamma_poisson(rng):
@@ -138,7 +136,9 @@ def outliers(rng):
     shares, widths = np.array([1 - share, share]), np.array([noise, 6 * noise])
 
     def readings(z):
-        components = tfd.Normal(z[..., tf.newaxis, tf.newaxis] * tf.ones([2, 1], tf.float64), widths)
+        components = tfd.Normal(
+            z[..., tf.newaxis, tf.newaxis] * tf.ones([2, 1], tf.float64), widths
+        )
         each = tfd.MixtureSameFamily(tfd.Categorical(probs=shares), components)
         return tfd.Independent(each, 1)
 

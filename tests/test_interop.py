@@ -47,6 +47,8 @@ def test_a_data_frame_has_a_row_for_each_bound_and_datum(found):
     np.testing.assert_array_equal(iwae.k_hat, found.diagnostics["IWAE"].k_hat)
     assert iwae.reliable.tolist() == found.diagnostics["IWAE"].reliable.tolist()
     assert frame[frame.bound == "ELBO"].k_hat.isna().all()
+    doubtful = frame[frame.reliable.isin([False])]
+    assert set(doubtful.datum) == set(found.flagged) and (doubtful.doubts != "").all()
 
 
 def test_arviz_gets_draws_of_q_with_their_weights(found):
@@ -72,8 +74,9 @@ def test_json_gives_back_every_bit(found):
             np.testing.assert_array_equal(getattr(again, field)[name], values)
     for name, old in found.diagnostics.items():
         for a, b in zip(old, again.diagnostics[name], strict=True):
-            np.testing.assert_array_equal(a, b)
-            assert a.dtype == b.dtype
+            np.testing.assert_equal(a, b)
+            assert getattr(a, "dtype", None) == getattr(b, "dtype", None)
+    assert again.flagged == found.flagged and found.flagged
     assert str(again.table()) == str(found.table())
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import compiles, tf
@@ -374,21 +375,43 @@ class Diagnostics(NamedTuple):
     k_hat: shape of the tail of the weights, [data]; above 0.7 neither value nor error can be
       trusted. Of fewer than 100 weights NaN, or that of the q where chains start.
     effective_size: of the weights, [data].
-    reliable: bool [data]: an effective size of at least 10 (or half the weights, where there are
-      fewer than 100), and k_hat at most 0.7. Chains whose start has a larger one must have nearly
-      equal weights, with an effective size of nine tenths.
+    reliable: bool [data]: nothing speaks against it.
+    doubts: {what speaks against it: bool [data]}. Of weights alone: "k-hat" above 0.7, and
+      "effective size" below 10 (or half the weights, where there are fewer than 100). Chains whose
+      start has a larger k-hat must have nearly equal weights, with an effective size of nine
+      tenths.
+    acceptance: of the moves of chains, averaged over the path, [data]; None without chains.
     """
 
     k_hat: np.ndarray
     effective_size: np.ndarray
     reliable: np.ndarray
+    doubts: dict
+    acceptance: np.ndarray | None = None
+
+    def doubting(self, reason, where):
+        """The same with one reason more, true for the data `where`, bool [data]."""
+        return self._replace(
+            reliable=self.reliable & ~where, doubts={**self.doubts, reason: np.asarray(where)}
+        )
 
     def note(self):
-        """`", unreliable"`, with the count of data, or nothing."""
-        bad, count = int(np.sum(~self.reliable)), len(self.reliable)
-        if not bad:
-            return ""
-        return ", unreliable" if bad == count else f", unreliable for {bad} of {count} data"
+        """`", unreliable"`, with the count of data and the reasons, or nothing."""
+        return note(self.doubts)
+
+
+def note(doubts):
+    """ ", unreliable" with the count of data and the reasons, or nothing, of {reason: bool [data]}.
+
+    >>> note({"k-hat": np.array([False, True]), "search": np.array([False, False])})
+    ', unreliable for 1 of 2 data: k-hat'
+    """
+    found = [reason for reason, where in doubts.items() if np.any(where)]
+    if not found:
+        return ""
+    where = np.any([doubts[reason] for reason in found], axis=0)
+    share = "" if where.all() else f" for {where.sum()} of {len(where)} data"
+    return f", unreliable{share}: {', '.join(found)}"
 
 
 def diagnose(log_weights, start=None):
@@ -396,13 +419,43 @@ def diagnose(log_weights, start=None):
     found = Bounds.from_log_weights(log_weights)
     size, enough = found.effective_size, found.num_samples >= _FEWEST_WEIGHTS
     k_hat = found.pareto_k if enough else np.full(size.shape, np.nan)
-    reliable = size >= (10 if enough else found.num_samples / 2)
+    heavy = k_hat > LARGEST_K
     if start is not None and np.isnan(k_hat).all():
-        reliable &= (start.k_hat <= LARGEST_K) | (size >= 0.9 * found.num_samples)
         k_hat = start.k_hat
-    else:
-        reliable &= ~(k_hat > LARGEST_K)
-    return Diagnostics(k_hat, size, reliable)
+        heavy = ~((k_hat <= LARGEST_K) | (size >= 0.9 * found.num_samples))
+    few = ~(size >= (10 if enough else found.num_samples / 2))
+    doubts = {"k-hat": heavy, "effective size": few}
+    return Diagnostics(k_hat, size, ~(heavy | few), doubts)
+
+
+def tail_factor(k_hat, num_samples):
+    """Factor on the error of the mean of K weights with tails of shape k: float64 [*batch].
+
+        K^((1 - r) / 2),    r = (2 (k - 1) K^(2k + 1) + (1 - 2k) K^(2k) + K^2) /
+                                ((K - 1) (K - K^(2k))),    0 <= k <= 1
+
+    r is the rate at which the error falls with K, against the 1 of the central limit theorem
+    (Vehtari et al. 2024, section 3.4): with heavy tails the sample variance, on which the usual
+    error rests, lacks what was not drawn. 1 for no tail or an unknown one (NaN), sqrt K for k >= 1.
+
+    >>> tail_factor(np.array([0.0, 0.5, 0.7, 1.0]), 1000).round(2)
+    array([ 1.  ,  1.65,  4.35, 31.62])
+    """
+    k = np.clip(np.nan_to_num(k_hat, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+    k = np.where(np.abs(k - 0.5) < 1e-6, 0.5 - 1e-6, k)  # a removable singularity
+    count = float(num_samples)
+    top = 2 * (k - 1) * count ** (2 * k + 1) + (1 - 2 * k) * count ** (2 * k) + count**2
+    rate = top / ((count - 1) * (count - count ** (2 * k)))
+    return count ** ((1 - np.clip(rate, 0.0, 1.0)) / 2)
+
+
+def interval_factor(num_samples):
+    """Student's t for K samples over 1.96: widens an error for value ± 1.96 errors to cover 95 %.
+
+    >>> round(interval_factor(16), 3)
+    1.088
+    """
+    return float(stats.t.isf(0.025, num_samples - 1) / stats.norm.isf(0.025))
 
 
 def negative_elbo(model, posterior):

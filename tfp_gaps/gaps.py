@@ -61,11 +61,18 @@ class GapReport:
         """total - sum of the parts, nats: rounding alone."""
         return self.total.value - sum(part.value for part in self.parts.values())
 
+    def _doubt(self, step):
+        """What `basis` says from ", unreliable" on, or nothing."""
+        return "".join(self.basis.get(step, "").partition(", unreliable")[1:])
+
     def table(self):
         """The report as a `Table`, one row per part."""
-        doubt = ", unreliable" if "unreliable" in self.basis.get("evidence", "") else ""
-        rows = [[f"evidence{doubt}", self.evidence]]
-        rows += [[f"− {name} gap", part] for name, part in self.parts.items()]
+        rows = [[f"evidence{self._doubt('evidence')}", self.evidence]]
+        for name, part in self.parts.items():
+            doubt = self._doubt("best_per_datum") if name == "approximation" else ""
+            if name == "optimisation" and "elbo" in self.basis and part.value < 0:
+                doubt = f": q is {self.basis['elbo']}"
+            rows.append([f"− {name} gap{doubt}", part])
         return Table(["nats", "mean ± standard error"], [*rows, ["= ELBO", self.elbo]])
 
 

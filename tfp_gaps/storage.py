@@ -165,6 +165,8 @@ def _encoded(value):
         }
     if isinstance(value, dict):
         return {"entries": [[key, _encoded(entry)] for key, entry in value.items()]}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__: [_encoded(entry) for entry in value]}
     if isinstance(value, np.ndarray):
         return {"dtype": str(value.dtype), "values": _finite(value.tolist())}
     if isinstance(value, np.generic):
@@ -189,4 +191,7 @@ def _decoded(value, types):
         return {key: _decoded(entry, types) for key, entry in value["entries"]}
     if "float" in value:
         return float(value["float"])
+    for kind in (list, tuple):
+        if kind.__name__ in value:
+            return kind(_decoded(entry, types) for entry in value[kind.__name__])
     return np.array(value["values"], np.dtype(value["dtype"]))

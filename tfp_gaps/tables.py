@@ -73,9 +73,20 @@ def percent(share):
     return f"{100 * share:.0f} %"
 
 
-def data_frame(columns):
-    """A `pandas.DataFrame` of {name: column}."""
-    return _optional("pandas", "to_dataframe").DataFrame(columns)
+def data_frame(bounds, errors, diagnostics):
+    """A `pandas.DataFrame` of {bound: [data]}, see `measuring.Measured.to_dataframe`."""
+    rows = []
+    for name, values in bounds.items():
+        trust = diagnostics.get(name)
+        doubts = getattr(trust, "doubts", {})
+        for datum, value in enumerate(values):
+            row = {"bound": name, "datum": datum, "value": value, "error": errors[name][datum]}
+            for column in ("k_hat", "effective_size", "reliable"):
+                found = getattr(trust, column, None)
+                row[column] = None if found is None else found[datum]
+            said = ", ".join(reason for reason, where in doubts.items() if where[datum])
+            rows.append({**row, "doubts": None if trust is None else said})
+    return _optional("pandas", "to_dataframe").DataFrame(rows)
 
 
 def data_tree(groups, axes):
@@ -88,7 +99,9 @@ def data_tree(groups, axes):
     """
     drawn = ("posterior", "sample_stats")
     content = {
-        group: {name: np.asarray(a)[np.newaxis] if group in drawn else a for name, a in part.items()}
+        group: {
+            name: np.asarray(a)[np.newaxis] if group in drawn else a for name, a in part.items()
+        }
         for group, part in groups.items()
     }
     return _optional("arviz_base", "to_inference_data").from_dict(content, dims=axes)
