@@ -416,7 +416,8 @@ class _Run:
         self.families = families_for(effort.families, model.num_numbers)
         self._searches = {}
         # One datum in one draw, in numbers: what log p sees of it, or what a family keeps of it.
-        self._size = model.num_numbers + int(np.prod(model._example_shape))
+        observed = model._density.observations.example.values()
+        self._size = model.num_numbers + sum(example.size for example in observed)
         draws = max(effort.search_samples, effort.num_chains)
         kept = max(family.size for family in self.families.values())
         per_datum = max(effort.num_samples, draws * self._size, kept)
@@ -452,7 +453,7 @@ class _Run:
                 self.draws = Draws(
                     {name: part.numpy() for name, part in parts.items()},
                     weights,
-                    {self.model.observed: x},
+                    self.model.named(x),
                 )
             self.found.add_weights("", weights, rounded)
             return *_moments(self.model, parts), rounded
@@ -835,7 +836,7 @@ def _weights(model, parts, log_q, x, name):
     """(ln p(x, z) - ln q(z) in the model's dtype [draws, data], its rounding in nats)."""
     terms = model.log_terms(parts, x)
     joint_checks.finite(parts, log_q, terms, name)
-    rounded = joint_checks.rounding(parts, log_q, terms, name)
+    rounded = joint_checks.rounding(model, parts, log_q, terms, name)
     log_weights = (model.log_joint(parts, x) - log_q).numpy()
     if log_weights.shape != tuple(log_q.shape) or not np.isfinite(log_weights).all():
         raise ValueError(
