@@ -9,7 +9,6 @@ its structure, dtypes and bijector to unconstrained numbers.
 import contextlib
 import warnings
 
-
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.models import discrete, joint_checks, missing, observations
 from tfp_gaps.models.parts import Parts, by_name, entries, names
