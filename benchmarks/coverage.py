@@ -263,7 +263,8 @@ def main(arguments=None):
         print(f"{index + 1}/{options.worlds} {name} {found}", file=sys.stderr, flush=True)
 
     counts = count(options.worlds, seed=options.seed, progress=progress)
-    print(table(counts))
+    shown = table(counts)
+    print(shown)
     if options.json:
         origin = results.provenance(
             command=f"python -m benchmarks.coverage --worlds {options.worlds} --seed "
@@ -273,7 +274,8 @@ def main(arguments=None):
             seconds=time.monotonic() - started,
         )
         rows = {name: vars(found) for name, found in counts.items()}
-        results.save(options.json, {"families": rows}, origin)
+        cells = {"header": shown.header, "rows": shown.rows}
+        results.save(options.json, {"table": cells, "families": rows}, origin)
     return 0
 
 

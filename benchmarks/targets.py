@@ -164,7 +164,7 @@ def cox_process(gym, num_particles=500, repetitions=8):
 
     smc = tfp.experimental.mcmc
     shape = [num_particles, repetitions, 2 + len(places)]
-    start = tf.random.stateless_normal(shape, [SEED, 1], tf.float64)
+    start = tf.random.stateless_normal(shape, [SEED, 1], dtype=tf.float64)
 
     @tf.function(autograph=False)
     def run():
@@ -308,7 +308,8 @@ def main(arguments=None):
     for name in options.only:
         rows.append(examine(name, gym))
         print(rows[-1], file=sys.stderr, flush=True)
-    print(table(rows))
+    shown = table(rows)
+    print(shown)
     if options.json:
         origin = results.provenance(
             command=f"python -m benchmarks.targets --json {options.json}",
@@ -316,7 +317,9 @@ def main(arguments=None):
             seeds=[SEED],
             seconds=time.monotonic() - started,
         )
-        results.save(options.json, {"rows": [asdict(row) for row in rows]}, origin)
+        cells = {"header": shown.header, "rows": shown.rows}
+        stored = {"table": cells, "targets": [asdict(row) for row in rows]}
+        results.save(options.json, stored, origin)
     return 0
 
 
