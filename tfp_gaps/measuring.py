@@ -31,7 +31,7 @@ from tfp_gaps.estimate import Estimate, paired_difference
 from tfp_gaps.gaps import GapReport, decompose
 from tfp_gaps.models import joint_checks
 from tfp_gaps.models.joint import Model
-from tfp_gaps.posteriors.search import FAMILIES, Search, families_for, prior_numbers
+from tfp_gaps.posteriors.search import FAMILIES, Prior, Search, families_for
 from tfp_gaps.tables import Table
 
 tfd = tfp.distributions
@@ -52,6 +52,7 @@ _SLACK = 0.5
 """Nats between upper and lower bound above which chains are not to be trusted."""
 
 _LEAST_ACCEPTANCE = 0.3
+_MIXED = "IWAE, best q and prior"
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ class Measured:
     >>> found = measure(Model(joint, "x", example=0.0), tfd.Normal(0.5, 0.5**0.5), 1.0, seed=0,
     ...                 effort=Effort(search_steps=200, num_chains=0))
     >>> print(found.bounds["ELBO"].round(3), sorted(found.diagnostics))  # ln N(1; 0, 2)
-    [-1.516] ['ELBO, best q', 'IWAE', 'IWAE, best q']
+    [-1.516] ['ELBO, best q', 'IWAE', 'IWAE, best q', 'IWAE, best q and prior']
     >>> found.flagged
     {}
     """
@@ -384,6 +385,33 @@ class _Found:
             error = wider * summary.iwae_error * tail_factor(trust.k_hat, summary.num_samples)
             self.add(f"IWAE{of}", summary.iwae, np.hypot(error, rounded), trust)
 
+    def add_mixture(self, of_q, of_prior):
+        """Add the bound of ln w from two strata of equal size, [draws, data] each.
+
+        The error is that of two means. The tail of w is that of the draws of q; draws of the prior,
+        of which few may count, need an effective size of their own where their share is notable.
+        """
+        both = np.stack([of_q, of_prior])
+        both = np.fmax(both, both.max((0, 1)) - 700.0)  # zero, but a number
+        tail, count = diagnose(both[0]), both.shape[1]
+        scaled = np.exp(both - both.max((0, 1)))
+        means, sizes = scaled.mean(1), scaled.sum(1) ** 2 / (scaled**2).sum(1)
+        shares = means / means.sum(0)
+        wider = interval_factor(np.clip(sizes, 2.0, count))
+        wider[0] *= tail_factor(tail.k_hat, count)
+        spread = np.sqrt(np.sum((wider * scaled.std(1, ddof=1)) ** 2, 0) / count) / means.sum(0)
+        matters = shares > _LEAST_SHARE
+        few = np.any(matters & (sizes < min(10, count / 2)), 0)
+        heavy = matters[0] & tail.doubts["k-hat"]
+        bound = Bounds.from_log_weights(np.concatenate(both))
+        trust = Diagnostics(
+            tail.k_hat,
+            bound.effective_size,
+            ~(heavy | few),
+            {"k-hat": heavy, "effective size": few},
+        )
+        self.add(_MIXED, bound.iwae, spread, trust)
+
     def add_chains(self, annealed, start):
         """Add the bound of chains that started at a q with the `Diagnostics` start."""
         trust = diagnose(annealed.log_weights, start=start)
@@ -503,12 +531,14 @@ class _Run:
 
     def search_and_anneal(self, x, starts, completions):
         """The best q of each family, chains from the best of these, and the best shared q."""
-        prior = prior_numbers(self.model, self.seed) if self.effort.num_starts == 2 else []
+        prior = Prior(self.model, self.effort.num_samples // 2, self.seed)
 
         def work(first, end):
             part, seed = x[first:end], _seed(self.seed, first)
             start = [moment[first:end] for moment in starts]
             best, trust = self._best_of_families(start, part, prior, seed, (first, end, len(x)))
+            mixed = self._mixture(best, prior, part, _seed(seed, 0, "mixture"))
+            self.found.add_mixture(*mixed)
             if self.effort.num_chains:
                 annealed = self._anneal(best, part, seed + 3)
                 _check_chains(annealed)
@@ -528,7 +558,7 @@ class _Run:
             taken = self._steps(f"search among {name}", *place)
             ended = search.run(start, x[np.newaxis], own + 1, progress=taken)
             member, trust = ended.member, _alone(ended)
-            if len(prior) >= 2:
+            if self.effort.num_starts == 2 and len(prior.numbers) > 1:
                 member, trust = self._second(search, ended, x, prior, own)
             weights, rounded = self._member_weights(member, x, own + 2, "the best q")
             self.found.add_weights(label, weights, rounded, trust)
@@ -541,8 +571,9 @@ class _Run:
         own = _seed(seed, 0, "second start")
         start = search.second_start(first, x, prior, own, self._draws_at_once(len(x)))
         other = search.run(start, x[np.newaxis], own, must_end=False)
-        ends = [self._end(member, x, own + 1) for member in (first, other.member)]
-        (value, error, means, sds), (other_value, other_error, other_means, other_sds) = ends
+        value, error = self._elbo(first, x, own + 1)
+        other_value, other_error = self._elbo(other.member, x, own + 1)
+        (means, sds), (other_means, other_sds) = first.moments(own), other.member.moments(own)
         gain, gain_error = other_value - value, np.hypot(error, other_error)
         better = gain > 3 * gain_error
         apart = (np.abs(other_means - means) / np.hypot(sds, other_sds)).max(-1)
@@ -557,19 +588,38 @@ class _Run:
         trust = SearchDiagnostics(gain, gain_error, apart, drift, drift_error, reliable, doubts)
         return first.where(better, other.member), trust
 
-    def _end(self, member, x, seed):
-        """ELBO, its error [data], and moments of the numbers [data, numbers] at an end.
+    def _elbo(self, member, x, seed):
+        """(ELBO, its error), each [data].
 
         From draws of their own: the choice between two ends must not favour the reported bound.
         """
-        values = []
-        count, at_once = self.effort.num_samples, self._draws_at_once(len(x))
-        for first in range(0, count, at_once):
+        values, at_once = [], self._draws_at_once(len(x))
+        for first in range(0, self.effort.num_samples, at_once):
             key = tf.constant([_seed(seed, first), 0], tf.int32)
-            parts, log_q = member.draw(min(at_once, count - first), key)
+            parts, log_q = member.draw(min(at_once, self.effort.num_samples - first), key)
             values.append((self.model.log_joint(parts, x) - log_q).numpy())
         summary = Bounds.from_log_weights(np.concatenate(values))
-        return summary.elbo, summary.elbo_error, *member.moments(seed)
+        return summary.elbo, summary.elbo_error
+
+    def _mixture(self, member, prior, x, seed):
+        """ln w of as many draws of q as of the prior, under the mixture of both: two [draws, data].
+
+            w = p(x, z) / (q(z) / 2 + p(z) / 2)  <=  2 p(x | z)
+
+        Bounded where the likelihood is, however narrow q, and it sees what q does not reach, if the
+        prior does ("defensive" importance sampling: Hesterberg 1995; Owen and Zhou 2000). Draws at
+        which something is no number count for nothing, which keeps the bound a lower one.
+        """
+        count = max(2, self.effort.num_samples // 2)
+        at_once, found = max(1, self._draws_at_once(len(x)) // 2), []
+        for first in range(0, count, at_once):
+            end = min(count, first + at_once)
+            key = tf.constant([_seed(seed, first), 0], tf.int32)
+            of_q, _ = member.draw(end - first, key)
+            of_prior = prior.parts(first, end, len(x))
+            both = {name: tf.concat([of_q[name], of_prior[name]], 0) for name in of_q}
+            found.append(np.split(_against_mixture(self.model, member, both, x), 2))
+        return np.concatenate(found, axis=1)
 
     def _share(self, start, completions, x, seed):
         ended = self._search(self.effort.families[0], len(x)).run(start, completions, seed)
@@ -597,7 +647,7 @@ class _Run:
         Where the path starts must not depend on the posterior draw, or the bound would be none: the
         search for q begins at the prior.
         """
-        prior = prior_numbers(self.model, self.seed)
+        prior = Prior(self.model, 0, self.seed).numbers
 
         def work(first, end):
             part, seed = x[first:end], _seed(self.seed, first)
@@ -621,6 +671,19 @@ class _Run:
         run = _Run(self.model, self.effort, seed, self.progress)
         upper, _, lower = run.bound_above(latents, x, with_lower=True)
         return paired_difference(upper, lower)
+
+
+def _against_mixture(model, member, parts, x):
+    """ln p(x, z) - ln (q / 2 + p / 2) at draws, float64 [draws, data]; -inf for what is no number."""
+    terms = {name: term.astype(np.float64) for name, term in model.log_terms(parts, x).items()}
+    prior = sum(terms[name] for name in model.latents)
+    numbers = model.unconstrain(parts)
+    _, log_det = model.constrain(numbers)
+    log_q = (member.q.log_prob(numbers) - log_det).numpy().astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        ratio = np.nan_to_num(log_q - prior, nan=-np.inf, neginf=-np.inf)
+        log_weights = np.log(2.0) + terms[model.observed] - np.logaddexp(ratio, 0.0)
+    return np.where(np.isfinite(log_weights), log_weights, -np.inf)
 
 
 @contextlib.contextmanager
@@ -703,19 +766,17 @@ def _alone(ended):
 
 
 def _contradictions(found, slack):
-    """Doubt bounds that others show to be loose: by annealing, a second mode, or slack."""
+    """Doubt bounds that others show to be loose: a higher bound, a second mode, or slack."""
     bounds, errors, trust = found.bounds, found.errors, found.diagnostics
-    names = [name for name in trust if name.startswith("IWAE, ")]
-    for name in names:
-        modes = trust[name.replace("IWAE", "ELBO")].doubts.get("another mode")
-        for other in (name, "annealed"):  # chains start at the best q
-            if modes is not None and other in trust:
-                before = trust[other].doubts.get("another mode", False)
-                trust[other] = trust[other].doubting("another mode", modes | before)
-        if "annealed" in bounds:
-            above = bounds["annealed"] - bounds[name]
-            limit = _ERRORS * np.hypot(errors["annealed"], errors[name]) + 2 * _NATS
-            trust[name] = trust[name].doubting("annealing is higher", above > limit)
+    candidates = [name for name in trust if not name.startswith("ELBO")]
+    modes = [t.doubts["another mode"] for t in trust.values() if "another mode" in t.doubts]
+    for name in candidates[1:]:  # the first is the posterior's own
+        if modes and name != _MIXED:  # chains start at the best q
+            trust[name] = trust[name].doubting("another mode", np.any(modes, axis=0))
+        for other in candidates:
+            limit = _ERRORS * np.hypot(errors[other], errors[name]) + 2 * _NATS
+            above = bounds[other] - bounds[name] > limit
+            trust[name] = trust[name].doubting(f"{other} is higher", above)
     if slack is not None and "annealed" in trust and slack.interval()[0] > _SLACK:
         everywhere = np.ones(len(bounds["annealed"]), bool)
         trust["annealed"] = trust["annealed"].doubting("slack of bounds", everywhere)
@@ -731,9 +792,7 @@ def _evidence(found, given):
         return given, np.zeros(len(given)), {"evidence": "known"}
     names = [name for name in found.diagnostics if not name.startswith("ELBO")]
     value = {name: found.bounds[name].mean() for name in names}
-    error = {
-        name: np.sqrt(np.sum(found.errors[name] ** 2)) / len(found.errors[name]) for name in names
-    }
+    error = {name: _error_of_mean(name, found.errors[name]) for name in names}
     score = {name: value[name] - 1.96 * error[name] for name in names}
     top = max(names, key=score.get)
     near = [
@@ -756,6 +815,13 @@ def _evidence(found, given):
     return found.bounds[best], found.errors[best], basis
 
 
+def _error_of_mean(name, errors):
+    """Of draws that are independent over data, or, where draws of the prior are shared, not."""
+    if name == _MIXED:
+        return errors.mean()
+    return np.sqrt(np.sum(errors**2)) / len(errors)
+
+
 def _basis_of_search(found, effort):
     """In which family the approximation gap counts, and whether q is richer; {step: words}."""
     name = effort.families[0]
@@ -763,7 +829,7 @@ def _basis_of_search(found, effort):
     basis = {"best_per_datum": f"the best of {name}, {FAMILIES[name].label}{said}"}
     above = found.bounds["ELBO"] - found.bounds["ELBO, best q"]
     errors = np.hypot(found.errors["ELBO"], found.errors["ELBO, best q"])
-    error = np.sqrt(np.sum(errors**2)) / len(errors)
+    error = _error_of_mean("ELBO", errors)
     if above.mean() > _ERRORS * error + 1e-3:
         why = "or the search ended too early" if said else "or correlated where it is not"
         basis["elbo"] = f"better than the best of {name}"

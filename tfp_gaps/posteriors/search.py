@@ -123,9 +123,7 @@ class _OfDraws:
 
     def experimental_sample_and_log_prob(self, num, seed):
         shape = [num, self._outputs.shape[0], 1, self._family.num_noise]
-        noise = tf.random.stateless_normal(
-            shape, seed, dtype=self._outputs.dtype, alg="philox"
-        )
+        noise = tf.random.stateless_normal(shape, seed, dtype=self._outputs.dtype, alg="philox")
         drawn = self._family.draw(self._outputs, self._weights, noise)
         return drawn.latents[:, :, 0], drawn.log_density[:, :, 0]
 
@@ -297,14 +295,14 @@ class Search:
         Args:
           first: `Member`, the end of the first search.
           x: [data, *event].
-          prior: draws of the prior as numbers, [draws, numbers].
+          prior: `Prior`.
           seed: int.
           draws_at_once: of the prior; bounds the memory.
 
         The draw of the prior with the largest p(x, z) / q(z), no further from the mean of `first`
         than Adam can go; scales between those of `first` and of the prior.
         """
-        means, sds = first.moments(seed)
+        (means, sds), prior = first.moments(seed), prior.numbers[:_NUM_PRIOR]
         lack = []
         for index in range(0, len(prior), draws_at_once):
             draws = tf.constant(prior[index : index + draws_at_once])
@@ -327,11 +325,29 @@ def _drift(kept, num_data):
     return last - before, np.sqrt(spread.sum(0))
 
 
-def prior_numbers(model, seed):
-    """Draws of the prior as unconstrained numbers, [draws, numbers]; those that are finite."""
-    drawn, _ = model.simulate(_NUM_PRIOR, seed=seed)
-    numbers = model.unconstrain(drawn)[0].numpy()
-    return numbers[np.isfinite(numbers).all(-1)]
+class Prior:
+    """Draws of the prior, made once for all data.
+
+    Args:
+      model: `models.joint.Model`.
+      num_draws: at least; never fewer than 200, for the moments.
+      seed: int.
+
+    Attributes:
+      numbers: unconstrained, [draws, numbers]; those that are finite.
+    """
+
+    def __init__(self, model, num_draws, seed):
+        self._drawn, _ = model.simulate(max(_NUM_PRIOR, num_draws), seed=seed)
+        numbers = model.unconstrain(self._drawn)[0].numpy()
+        self.numbers = numbers[np.isfinite(numbers).all(-1)]
+
+    def parts(self, first, end, num_data):
+        """Draws from `first` to `end`, the same for all data: {name: [draws, data, *event]}."""
+        return {
+            name: tf.repeat(value[0, first:end, tf.newaxis], num_data, 1)
+            for name, value in self._drawn.items()
+        }
 
 
 def families_for(names, num_numbers):
