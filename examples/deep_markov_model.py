@@ -6,6 +6,7 @@ import tensorflow as tf
 from tfp_gaps import LookAhead, LookAheadNetwork, Settings, StateSpace, elbo, fit, particle_filter
 from tfp_gaps.bounds import elbo_terms
 from tfp_gaps.networks import replica_normal, replica_seeds
+from tfp_gaps.posteriors.conditions import FULL
 from tfp_gaps.sequences import Batch
 from tfp_gaps.tables import Table
 
@@ -16,7 +17,7 @@ def main(steps=1500, particles=500):
     x = (np.sin(phase) + 0.3 * rng.normal(size=phase.shape))[..., None].astype(np.float32)
     sizes = {"observation_size": 1, "latent_size": 3, "hidden_size": 16}
     rows = []
-    for seen in (0, 1, None):
+    for seen in (0, 1, FULL):
         model = StateSpace(**sizes, emission="normal", seeds=replica_seeds([0], "model"))
         q = LookAheadNetwork(conditions=LookAhead(seen), **sizes, seeds=replica_seeds([0], "q"))
 

@@ -16,8 +16,8 @@ def main(steps=1000, effort=EFFORT):
     images = ((rows.swapaxes(1, 2) < 0.2) | (columns < 0.2)) ^ (noise < 0.05)  # noisy bars
     train, test = np.split(images.reshape(600, 36).astype(np.float32), [550])
     tfk.utils.set_random_seed(1)
-    encoder = tfk.Sequential([tfk.layers.Dense(64, "relu"), tfk.layers.Dense(8)])
-    decoder = tfk.Sequential([tfk.layers.Dense(64, "relu"), tfk.layers.Dense(36)])
+    encoder = tfk.Sequential([tfk.layers.Dense(64, "relu", input_shape=[36]), tfk.layers.Dense(8)])
+    decoder = tfk.Sequential([tfk.layers.Dense(64, "relu", input_shape=[4]), tfk.layers.Dense(36)])
 
     def q(x):
         mean, raw = tf.split(encoder(x), 2, -1)

@@ -537,8 +537,9 @@ class _Run:
             part, seed = x[first:end], _seed(self.seed, first)
             start = [moment[first:end] for moment in starts]
             best, trust = self._best_of_families(start, part, prior, seed, (first, end, len(x)))
-            mixed = self._mixture(best, prior, part, _seed(seed, 0, "mixture"))
-            self.found.add_mixture(*mixed)
+            if self.model.has_prior:
+                mixed = self._mixture(best, prior, part, _seed(seed, 0, "mixture"))
+                self.found.add_mixture(*mixed)
             if self.effort.num_chains:
                 annealed = self._anneal(best, part, seed + 3)
                 _check_chains(annealed)
@@ -675,14 +676,14 @@ class _Run:
 
 def _against_mixture(model, member, parts, x):
     """ln p(x, z) - ln (q / 2 + p / 2) at draws, float64 [draws, data]; -inf for what is no number."""
-    terms = {name: term.astype(np.float64) for name, term in model.log_terms(parts, x).items()}
-    prior = sum(terms[name] for name in model.latents)
+    found = model.log_prior_and_likelihood(parts, x)
+    prior, likelihood = (term.astype(np.float64) for term in found)
     numbers = model.unconstrain(parts)
     _, log_det = model.constrain(numbers)
     log_q = (member.q.log_prob(numbers) - log_det).numpy().astype(np.float64)
     with np.errstate(invalid="ignore"):
         ratio = np.nan_to_num(log_q - prior, nan=-np.inf, neginf=-np.inf)
-        log_weights = np.log(2.0) + terms[model.observed] - np.logaddexp(ratio, 0.0)
+        log_weights = np.log(2.0) + likelihood - np.logaddexp(ratio, 0.0)
     return np.where(np.isfinite(log_weights), log_weights, -np.inf)
 
 

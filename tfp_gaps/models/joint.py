@@ -174,6 +174,22 @@ class Model:
             parts, x = self._density.simulate(num_data, seed)
         return parts, x[self.observed] if isinstance(self.observed, str) else x
 
+    @property
+    def has_prior(self):
+        """Whether z can be drawn without x, and p(z) and p(x | z) are known apart."""
+        return self._density.has_prior
+
+    def draw_prior(self, num_draws, *, seed):
+        """Draws of p(z), {name: [1, draws, *event]}, where the model has one."""
+        with coordinates.measured():
+            return self._density.draw_prior(num_draws, seed)
+
+    def log_prior_and_likelihood(self, parts, x):
+        """ln p(z) and ln p(x | z), float [draws, data] each, for parts and x as in `log_joint`."""
+        with coordinates.measured():
+            found = self._density.split(parts, self._density.observations.by_name(x))
+        return tuple(term.numpy() for term in found)
+
     def draw(self, posterior, x, num_samples, seed):
         """Draw from q: parts {name: [draws, data, ...]} and ln q, [draws, data].
 

@@ -334,11 +334,15 @@ class Prior:
       seed: int.
 
     Attributes:
-      numbers: unconstrained, [draws, numbers]; those that are finite.
+      numbers: unconstrained, [draws, numbers]; those that are finite. None where the model has no
+        prior to draw from.
     """
 
     def __init__(self, model, num_draws, seed):
-        self._drawn, _ = model.simulate(max(_NUM_PRIOR, num_draws), seed=seed)
+        if not model.has_prior:
+            self.numbers = np.zeros([0, model.num_numbers])
+            return
+        self._drawn = model.draw_prior(max(_NUM_PRIOR, num_draws), seed=seed)
         numbers = model.unconstrain(self._drawn)[0].numpy()
         self.numbers = numbers[np.isfinite(numbers).all(-1)]
 
