@@ -82,17 +82,29 @@ _OURS = (
 )
 
 
+_THEIRS = tuple((owner, name, owner.__dict__[name]) for owner, name, _ in _OURS)
+
+
 @contextlib.contextmanager
-def measured():
-    """Let TFP's bijectors have the measure of its densities, for all threads of the process."""
-    theirs = [(owner, name, owner.__dict__[name]) for owner, name, _ in _OURS]
-    for owner, name, method in _OURS:
+def _with(methods):
+    before = [(owner, name, owner.__dict__[name]) for owner, name, _ in methods]
+    for owner, name, method in methods:
         setattr(owner, name, method)
     try:
         yield
     finally:
-        for owner, name, method in theirs:
+        for owner, name, method in before:
             setattr(owner, name, method)
+
+
+def measured():
+    """Let TFP's bijectors have the measure of its densities, for all threads of the process."""
+    return _with(_OURS)
+
+
+def as_tfp():
+    """Undo `measured` inside it: densities of data stay what TFP says."""
+    return _with(_THEIRS)
 
 
 def is_known(distribution):
@@ -102,15 +114,22 @@ def is_known(distribution):
     """
     while not isinstance(distribution, _KNOWN):
         if isinstance(distribution, tfd.TransformedDistribution):
-            base = distribution.distribution
-            if base.experimental_default_event_space_bijector() is not None:
-                return True
+            return _is_open(distribution.distribution)
         inner = [getattr(distribution, name, None) for name in _INNER]
         inner = [value for value in inner if isinstance(value, tfd.Distribution)]
         if not inner:
             return False
         distribution = inner[0]
     return True
+
+
+def _is_open(distribution):
+    """Whether a distribution has as many free numbers as entries."""
+    bijector = distribution.experimental_default_event_space_bijector()
+    if bijector is None or tf.nest.is_nested(distribution.event_shape):
+        return False
+    free = bijector.inverse_event_shape(distribution.event_shape)
+    return free.num_elements() == distribution.event_shape.num_elements()
 
 
 def excess(numbers, log_density):

@@ -10,7 +10,7 @@ import contextlib
 import warnings
 
 from tfp_gaps._tensorflow import tf, tfp
-from tfp_gaps.models import discrete, joint_checks, missing, observations
+from tfp_gaps.models import coordinates, discrete, joint_checks, missing, observations
 from tfp_gaps.models.parts import Parts, by_name, entries, names
 
 tfd, tfb = tfp.distributions, tfp.bijectors
@@ -217,7 +217,8 @@ class LikelihoodDensity:
         z = self.parts.pack(parts)
         found = {"prior": self._log_prior(z)}
         if self._likelihood is not None:
-            found["likelihood"] = self._likelihood(*self._arguments(z, x, _num_draws(parts)))
+            with coordinates.as_tfp():
+                found["likelihood"] = self._likelihood(*self._arguments(z, x, _num_draws(parts)))
         return found
 
     def log_prob(self, parts, x):

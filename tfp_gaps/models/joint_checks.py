@@ -156,8 +156,10 @@ def prepared(model):
     """Refuse a model whose unconstrained densities would not be [draws, data], or no densities."""
     support(model)
     shapes(model)
-    _whole_sums(model)
-    _left_out(model)
+    if hasattr(model._density, "all_terms"):  # of a joint distribution
+        _whole_sums(model)
+        _data_measure(model)
+        _left_out(model)
 
 
 def _events(model):
@@ -227,6 +229,21 @@ def _whole_sums(model):
             f"but they sum to {total.flat[0]:.4g}: what they can be depends on other parts. Sum "
             f"them out in the model."
         )
+
+
+def _data_measure(model):
+    """Refuse data on a simplex with the density that TFP gives to its volume: ours would differ."""
+    parts, x = _probe(model, 2, 3)
+    given = model._density.observations.by_name(x)
+    ours = model._density.all_terms(parts, given)
+    with coordinates.as_tfp():
+        theirs = model._density.all_terms(parts, given)
+    for name in given:
+        if not np.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-4, equal_nan=True):
+            raise ValueError(
+                f"observed part {name!r} must have its density in coordinates, but has one on a "
+                f"simplex. Observe log ratios, tfb.SoftmaxCentered().inverse of the data."
+            )
 
 
 def _left_out(model):

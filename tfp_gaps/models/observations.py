@@ -160,9 +160,9 @@ def converted(array, dtype, name="data"):
     if changed.any():
         first = array[changed].flat[0]
         raise ValueError(
-            f"{name} must be held by the example's dtype {dtype}, but {int(changed.sum())} of "
-            f"{array.size} values change, such as {first}. Give an example of dtype {array.dtype}, "
-            f"or subtract an offset from the data."
+            f"{name} must be held by the dtype {dtype} of model and example, but "
+            f"{int(changed.sum())} of {array.size} values change, such as {first}. Use "
+            f"{array.dtype} for model and example, or subtract an offset from the data."
         )
     return result
 
