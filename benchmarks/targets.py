@@ -27,7 +27,7 @@ from tfp_gaps.measuring import Effort, measure
 from tfp_gaps.models.joint import Model
 from tfp_gaps.tables import Table
 
-EFFORT = Effort(num_chains=32, num_temperatures=300, family=("mean_field", "full"))
+EFFORT = Effort(num_samples=2000, search_steps=500, num_chains=32, family=("mean_field", "full"))
 SEED = 0
 
 
