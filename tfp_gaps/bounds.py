@@ -435,17 +435,19 @@ def tail_factor(k_hat, num_samples):
                                 ((K - 1) (K - K^(2k))),    0 <= k <= 1
 
     r is the rate at which the error falls with K, against the 1 of the central limit theorem
-    (Vehtari et al. 2024, section 3.4): with heavy tails the sample variance, on which the usual
+    (Vehtari et al. 2024, appendix): with heavy tails the sample variance, on which the usual
     error rests, lacks what was not drawn. 1 for no tail or an unknown one (NaN), sqrt K for k >= 1.
 
     >>> tail_factor(np.array([0.0, 0.5, 0.7, 1.0]), 1000).round(2)
     array([ 1.  ,  1.65,  4.35, 31.62])
     """
     k = np.clip(np.nan_to_num(k_hat, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
-    k = np.where(np.abs(k - 0.5) < 1e-6, 0.5 - 1e-6, k)  # a removable singularity
+    middle = np.abs(k - 0.5) < 1e-6  # a removable singularity
+    k = np.where(middle, 0.25, k)
     count = float(num_samples)
     top = 2 * (k - 1) * count ** (2 * k + 1) + (1 - 2 * k) * count ** (2 * k) + count**2
     rate = top / ((count - 1) * (count - count ** (2 * k)))
+    rate = np.where(middle, 1 - 1 / np.log(count), rate)
     return count ** ((1 - np.clip(rate, 0.0, 1.0)) / 2)
 
 
