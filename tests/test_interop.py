@@ -134,3 +134,31 @@ def test_what_a_terminal_shows_fits_on_a_screen(model, found):
     assert "observed x []" in repr(model) and "latent z" in repr(model)
     assert "Measured of 3 data" in repr(found) and "IWAE, best q" in repr(found)
     assert "approximation gap" in repr(found.report)
+
+
+def test_several_observed_parts_are_measured_and_handed_on():
+    """x and y of one z, as two parts and stacked as one: the same evidence, and both in the tree."""
+    two = tfd.JointDistributionNamedAutoBatched(
+        {
+            "z": tfd.Normal(0.0, 1.0),
+            "x": lambda z: tfd.Normal(z, 1.0),
+            "y": lambda z: tfd.Normal(z, 2.0),
+        }
+    )
+    model = Model(two, ("x", "y"), example={"x": 0.0, "y": 0.0})
+    data = {"x": X, "y": X[::-1].copy()}
+    rest = {name: np.stack([values, values]) for name, values in data.items()}
+    covariance = np.ones([2, 2]) + np.diag([1.0, 4.0])
+    evidence = stats.multivariate_normal(np.zeros(2), covariance).logpdf(
+        np.stack([*data.values()], 1)
+    )
+
+    def q(x):
+        return tfd.Normal((x["x"] + x["y"] / 4) / 2.25, 1 / 1.5)  # the posterior
+
+    effort = Effort(num_samples=50, search_steps=5, num_chains=0, num_starts=1)
+    found = measure(model, q, data, seed=0, completions=rest, evidence=evidence, effort=effort)
+    np.testing.assert_allclose(found.bounds["ELBO"], evidence, atol=1e-4)
+    observed = found.to_inference_data()["observed_data"]
+    assert observed["x"].values.tolist() == X.tolist() and "y" in observed
+    assert "observed x [], y []" in repr(model)

@@ -1,4 +1,4 @@
-"""When `measure` is not to be trusted, and that it says so: planted modes, tails, noise, batches."""
+"""When `measure` is not to be trusted, and that it says so: modes, tails, noise, batches."""
 
 import numpy as np
 import pytest

@@ -112,6 +112,11 @@ class Model:
         """
         return self._density.observations.data(x)
 
+    @property
+    def size(self):
+        """Numbers of one datum in one draw: the latent ones and the observed values."""
+        return self.num_numbers + sum(v.size for v in self._density.observations.example.values())
+
     def named(self, x):
         """{name: values} of data in either form, as `data` returns them."""
         return self._density.observations.by_name(x)
