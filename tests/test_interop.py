@@ -137,7 +137,7 @@ def test_what_a_terminal_shows_fits_on_a_screen(model, found):
 
 
 def test_several_observed_parts_are_measured_and_handed_on():
-    """x and y of one z, as two parts and stacked as one: the same evidence, and both in the tree."""
+    """x and y of one z, as two parts: the evidence of both stacked, and both are in the tree."""
     two = tfd.JointDistributionNamedAutoBatched(
         {
             "z": tfd.Normal(0.0, 1.0),
