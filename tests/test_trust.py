@@ -1,4 +1,4 @@
-"""When `measure` is not to be trusted, and that it says so: modes, tails, noise, batches."""
+"""When `measure` is not to be trusted, and that it says so: planted modes, tails, batches."""
 
 import numpy as np
 import pytest
@@ -296,7 +296,14 @@ def test_one_batch_or_more_chunks_of_draws_agree_within_errors():
 
 def test_a_posterior_that_cannot_be_cut_is_refused():
     model, x = conjugate(), np.zeros(10, np.float32)
-    q = Named({"z": tfd.Normal(np.zeros(10, np.float32), 0.7)})
+
+    class Whole:
+        """What has a density, but no part."""
+
+        def __init__(self, q):
+            self.sample, self.log_prob = q.sample, q.log_prob
+
+    q = Whole(tfd.Normal(np.zeros(10, np.float32), 0.7))
     effort = Effort(num_samples=100, search_steps=5, num_chains=0, numbers_at_once=200)
     with pytest.raises(ValueError, match="cannot be cut into the same"):
         measure(model, q, x, seed=0, effort=effort)

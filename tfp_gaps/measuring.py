@@ -471,7 +471,7 @@ class _Run:
             self.progress(label, done, total)
 
     def bound_posterior(self, posterior, x):
-        """ELBO and IWAE of the posterior: (moments of its draws [data, numbers] each; rounding)."""
+        """ELBO and IWAE of q: (moments of its draws, each [data, numbers]; rounding, nats)."""
 
         def work(first, end):
             q = _part_of(posterior, first, end, num_data(x))
@@ -843,13 +843,12 @@ def _basis_of_search(found, effort):
     errors = np.hypot(found.errors["ELBO"], found.errors["ELBO, best q"])
     error = _error_of_mean("ELBO", errors)
     if above.mean() > _ERRORS * error + 1e-3:
-        why = "or the search ended too early" if said else "or correlated where it is not"
         basis["elbo"] = f"better than the best of {name}"
         warnings.warn(
             f"the posterior's ELBO is {above.mean():.3g} ± {error:.2g} nats above that of the best "
-            f"{name} q: the posterior is richer than this family, {why}. The approximation gap is "
-            f"that of {name}, and the amortisation part is negative. Name the posterior's own "
-            f"family, Effort(family=...), one of {', '.join(FAMILIES)}.",
+            f"{name} q: the posterior is richer than this family, or the search ended too early. The "
+            f"approximation gap is that of {name}, and the amortisation part is negative. Name the "
+            f"posterior's own family, Effort(family=...), one of {', '.join(FAMILIES)}.",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -78,7 +78,7 @@ def test_the_picture_has_a_panel_and_a_band_for_each_number(model):
     ("options", "message"),
     [
         ({"posterior": tfd.Normal(0.0, 1.0)}, "function of the data"),
-        ({"num_data": 5}, "num_data must be an integer >= 20"),
+        ({"num_data": 5}, "num_data must be an integer and >= 20"),
         ({"posterior": lambda x: tfd.Independent(tfd.Normal(x / 0.0, 1.0), 1)}, "finite"),
         ({"model": "z"}, "tfp_gaps.Model"),
     ],
