@@ -9,6 +9,8 @@ its structure, dtypes and bijector to unconstrained numbers.
 import contextlib
 import warnings
 
+import numpy as np
+
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.models import coordinates, discrete, joint_checks, missing, observations
 from tfp_gaps.models.parts import Parts, by_name, entries, names
@@ -176,11 +178,10 @@ class LikelihoodDensity:
     def __init__(self, prior, log_likelihood, example):
         self.joint, self._likelihood = prior, log_likelihood
         self._has_data = example is not None
-        observed = tuple(example) if isinstance(example, dict) else ("x",)
-        self.observations = observations.Observations(example, dict.fromkeys(observed))
-        self.observed, self.sum = observed, discrete.Sum({})
         self._is_distribution = isinstance(prior, tfd.Distribution)
         joint_checks.target(prior, self._is_distribution, log_likelihood)
+        self.observations = observations.Observations(example, self._observed_dtypes(example))
+        self.observed, self.sum = tuple(self.observations.example), discrete.Sum({})
         top = self._top()
         self.parts, self.dtypes = Parts(prior.event_shape, top), by_name(prior.dtype, top)
         self.made = _made(prior, top) if self._is_distribution else {}
@@ -196,6 +197,15 @@ class LikelihoodDensity:
         if not tf.nest.is_nested(shape):
             return ("z",)
         return tuple(dict.fromkeys(name.split(".")[0] for name in names(shape)))
+
+    def _observed_dtypes(self, example):
+        """Reals have the dtype of the prior, as TensorFlow wants it; whole numbers their own."""
+        dtype = tf.as_dtype(tf.nest.flatten(self.joint.dtype)[0]).as_numpy_dtype
+        examples = example if isinstance(example, dict) else {"x": example}
+        return {
+            name: dtype if np.asarray(value).dtype.kind == "f" else None
+            for name, value in examples.items()
+        }
 
     def vectorise(self, parts, x, shape):
         """Map what handles a single draw only; `shape` is that of draws and data of a probe."""
