@@ -23,7 +23,7 @@ from scipy import stats
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import compiles, tf
 from tfp_gaps.estimate import Estimate
-from tfp_gaps.models.state_space import log_likelihood
+from tfp_gaps.models.state_space import MODEL, log_likelihood
 from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors import families
 from tfp_gaps.sequences import as_sequences
@@ -167,7 +167,7 @@ def elbo(
     >>> profile.divergence.shape, profile.bound.per_sequence().shape
     ((5, 1, 4), (1, 4))
     """
-    sequences = as_sequences(sequences)
+    sequences = _check(model, posterior, sequences, seed, "elbo(model, posterior, sequences)")
     _checks.integer(repetitions, "repetitions", minimum=1)
 
     @tf.function(jit_compile=compiles(jit_compile))
@@ -225,7 +225,7 @@ def iwae(
     >>> iwae(model, q, np.zeros([5, 4, 3]), num_samples=10, seed=0).per_sequence().shape
     (1, 4)
     """
-    sequences = as_sequences(sequences)
+    sequences = _check(model, posterior, sequences, seed, "iwae(model, posterior, sequences)")
     advice = "K = 1 is a one-sample ELBO; use 100 for tables."
     k = _checks.integer(num_samples, "num_samples", minimum=1, advice=advice)
     _checks.integer(repetitions, "repetitions", minimum=1)
@@ -241,6 +241,14 @@ def iwae(
         seeds = [replica_seeds([seed] * model.num_replicas, "iwae", stream) for stream in streams]
         values.append(np.stack([bound(batch, s).numpy().astype(np.float64) for s in seeds]))
     return Bound(np.concatenate(values, axis=-1))
+
+
+def _check(model, posterior, sequences, seed, order):
+    """The sequences; refuse arguments in another order, and seeds that are no integers."""
+    _checks.seed(seed)
+    _checks.offers(model, "model", MODEL, order=order)
+    _checks.offers(posterior, "posterior", ("context", "sample_path"), order=order)
+    return as_sequences(sequences)
 
 
 def batches(sequences, num_replicas, batch_size):

@@ -28,7 +28,7 @@ PARTS = ("approximation", "conditioning", "capacity", "optimisation")
 _STEPS = ("evidence", "best_per_datum", "best_shared", "best_network", "elbo")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GapReport:
     """evidence - elbo = approximation + conditioning + capacity + optimisation, each an `Estimate`.
 
@@ -53,6 +53,9 @@ class GapReport:
     def parts(self):
         """{name: `Estimate`} of the four parts, in order."""
         return {name: getattr(self, name) for name in PARTS}
+
+    def __repr__(self):
+        return str(self.table())
 
     def residual(self):
         """total - sum of the parts, nats: rounding alone."""

@@ -16,6 +16,7 @@ Values are nats per datum. A whole data set that is one observation counts as on
 """
 
 import contextlib
+import dataclasses
 import functools
 import warnings
 from dataclasses import dataclass, field
@@ -23,13 +24,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfp_gaps import _checks, annealing
+from tfp_gaps import _checks, annealing, storage, tables
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.bounds import Bounds, Diagnostics, diagnose, interval_factor, note, tail_factor
 from tfp_gaps.estimate import Estimate, paired_difference
 from tfp_gaps.gaps import GapReport, decompose
 from tfp_gaps.models import joint_checks
 from tfp_gaps.models.joint import Model
+from tfp_gaps.models.observations import num_data, select
 from tfp_gaps.posteriors.search import FAMILIES, Prior, Search, families_for
 from tfp_gaps.tables import Table
 
@@ -147,7 +149,20 @@ class SearchDiagnostics(NamedTuple):
         return note(self.doubts)
 
 
-@dataclass(frozen=True)
+class Draws(NamedTuple):
+    """What q drew for its ELBO.
+
+    parts: {name: [draws, data, *event]}, in the model's dtypes.
+    log_weights: ln p(x, z) - ln q(z), [draws, data].
+    observed: {name: [data, *event]}.
+    """
+
+    parts: dict
+    log_weights: np.ndarray
+    observed: dict
+
+
+@dataclass(frozen=True, repr=False)
 class Measured:
     """What was found.
 
@@ -160,6 +175,7 @@ class Measured:
       {"ELBO, best q": `SearchDiagnostics`} of searches.
     flagged: {index of a datum: reasons}: what is unreliable, and gaps far above the others.
     slack: upper minus lower bound on data that the model made, an `Estimate`, or None.
+    draws: `Draws` of q, or None where they did not fit into one batch of `numbers_at_once`.
 
     >>> joint = tfd.JointDistributionNamedAutoBatched(
     ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})
@@ -177,6 +193,12 @@ class Measured:
     diagnostics: dict
     flagged: dict = field(default_factory=dict)
     slack: Estimate | None = None
+    draws: Draws | None = None
+
+    def __repr__(self):
+        count = len(self.bounds["ELBO"])
+        data = "a single datum" if count == 1 else f"{count} data"
+        return f"Measured of {data}\n{self.table()}\n\n{self.report!r}"
 
     def table(self):
         """The bounds as a `Table`: mean over data with the error over data, or, for a single
@@ -188,6 +210,57 @@ class Measured:
         if self.slack is not None:
             rows.append(["upper minus lower bound, on simulated data", self.slack])
         return Table(["nats per datum", "mean ± standard error"], rows)
+
+    def to_dataframe(self):
+        """A `pandas.DataFrame`, one row per bound and datum, in nats per datum.
+
+        Columns: bound, datum, value, error; reliable and doubts (reasons in one string) where there
+        are diagnostics, and k_hat and effective_size where the bound rests on importance weights;
+        missing elsewhere.
+
+        Raises:
+          ImportError: without pandas.
+        """
+        return tables.data_frame(self.bounds, self.errors, self.diagnostics)
+
+    def to_inference_data(self):
+        """The draws of q as ArviZ reads them, an `xarray.DataTree`.
+
+        posterior: each part, [chain, draw, datum, *event], with a single chain; draws of q, not of
+        p(z | x): weight them. sample_stats: log_weight, ln p(x, z) - ln q(z), [chain, draw, datum].
+        observed_data: [datum, *event].
+
+        Raises:
+          ImportError: without arviz-base.
+          ValueError: where the draws were not kept.
+        """
+        if self.draws is None:
+            raise ValueError(
+                "to_inference_data needs the draws of q, but JSON does not keep them, nor does "
+                "measure where they come in batches. Call it on what measure returned, of fewer "
+                "data, or with more numbers_at_once in Effort."
+            )
+        groups = {
+            "posterior": self.draws.parts,
+            "sample_stats": {"log_weight": self.draws.log_weights},
+            "observed_data": self.draws.observed,
+        }
+        return tables.data_tree(
+            groups, {name: ["datum"] for part in groups.values() for name in part}
+        )
+
+    def to_json(self):
+        """All but the draws of q as a JSON string; every number comes back bit for bit."""
+        return storage.to_json(dataclasses.replace(self, draws=None))
+
+    @classmethod
+    def from_json(cls, text):
+        """Read what `to_json` wrote; no code in it is run.
+
+        Raises:
+          ValueError: for text that is not of `to_json`.
+        """
+        return storage.from_json(text, (cls, GapReport, Estimate, Diagnostics, SearchDiagnostics))
 
 
 def measure(
@@ -232,6 +305,8 @@ def measure(
     True
     """
     _check_model(model)
+    _check_posterior(posterior)
+    _checks.seed(seed)
     x = model.data(data)
     if completions is not None:
         completions = _completions(model, completions, x)
@@ -239,7 +314,9 @@ def measure(
     starts, rounded = run.bound_posterior(posterior, x)
     found, known = run.found, None
     if evidence is not None:
-        known = joint_checks.known_evidence(evidence, found.bounds, found.errors, len(x), rounded)
+        known = joint_checks.known_evidence(
+            evidence, found.bounds, found.errors, num_data(x), rounded
+        )
     try:
         run.search_and_anneal(x, starts, completions)
         slack = run.slack() if effort.num_simulated else None
@@ -247,13 +324,15 @@ def measure(
         own = ", ".join(f"{name} {found.bounds[name].mean():.6g}" for name in ("ELBO", "IWAE"))
         raise ValueError(f"{error} The bounds found before are {own} nats per datum.") from error
     if evidence is not None:
-        joint_checks.known_evidence(evidence, found.bounds, found.errors, len(x), rounded)
+        joint_checks.known_evidence(evidence, found.bounds, found.errors, num_data(x), rounded)
     _contradictions(found, slack)
     values, errors, basis = _evidence(found, known)
     basis |= _basis_of_search(found, effort)
     report = _report(found.bounds, found.errors, (values, errors), completions is not None, basis)
     flagged = _flagged(found, values)
-    return Measured(report, found.bounds, found.errors, found.diagnostics, flagged, slack)
+    return Measured(
+        report, found.bounds, found.errors, found.diagnostics, flagged, slack, run.draws
+    )
 
 
 def upper_bound(model, latents, data, *, seed, effort=Effort()):
@@ -280,6 +359,7 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
     ((3,), (3,))
     """
     _check_model(model)
+    _checks.seed(seed)
     _checks.integer(effort.num_chains, "num_chains", minimum=1)
     run = _Run(model, effort, seed)
     return run.bound_above(latents, model.data(data))[:2]
@@ -363,11 +443,11 @@ class _Run:
 
     def __init__(self, model, effort, seed, progress=None):
         self.model, self.effort, self.seed, self.progress = model, effort, seed, progress
-        self.found = _Found()
+        self.found, self.draws = _Found(), None
         self.families = families_for(effort.families, model.num_numbers)
         self._searches = {}
         # One datum in one draw, in numbers: what log p sees of it, or what a family keeps of it.
-        self._size = model.num_numbers + int(np.prod(model._example_shape))
+        self._size = model.size
         draws = max(effort.search_samples, effort.num_chains)
         kept = max(family.size for family in self.families.values())
         per_datum = max(effort.num_samples, draws * self._size, kept)
@@ -394,21 +474,27 @@ class _Run:
         """ELBO and IWAE of q: (moments of its draws, each [data, numbers]; rounding, nats)."""
 
         def work(first, end):
-            q = _part_of(posterior, first, end, len(x))
-            draw = functools.partial(self.model.draw, q, x[first:end])
+            q = _part_of(posterior, first, end, num_data(x))
+            draw = functools.partial(self.model.draw, q, select(x, slice(first, end)))
             weights, rounded, parts = self._weights(
-                draw, x[first:end], _seed(self.seed, first), "the posterior"
+                draw, select(x, slice(first, end)), _seed(self.seed, first), "the posterior"
             )
+            if len(weights) == len(parts[self.model.latents[0]]) and end - first == num_data(x):
+                self.draws = Draws(
+                    {name: part.numpy() for name, part in parts.items()},
+                    weights,
+                    self.model.named(x),
+                )
             self.found.add_weights("", weights, rounded)
             return *_moments(self.model, parts), rounded
 
-        parts = self._in_batches(len(x), "draws of the posterior", work)
+        parts = self._in_batches(num_data(x), "draws of the posterior", work)
         means, sds, rounded = zip(*parts, strict=True)
         return [np.concatenate(means), np.concatenate(sds)], max(rounded)
 
     def _weights(self, draw, x, seed, name):
         """(ln p - ln q in the model's dtype [draws, data], rounding in nats, the first parts)."""
-        count, at_once = self.effort.num_samples, self._draws_at_once(len(x))
+        count, at_once = self.effort.num_samples, self._draws_at_once(num_data(x))
         found, largest, start = [], 0.0, None
         for first in range(0, count, at_once):
             parts, log_q = draw(min(at_once, count - first), _seed(seed, first))
@@ -450,29 +536,37 @@ class _Run:
         prior = Prior(self.model, self.effort.num_samples // 2, self.seed)
 
         def work(first, end):
-            part, seed = x[first:end], _seed(self.seed, first)
+            part, seed = select(x, slice(first, end)), _seed(self.seed, first)
             start = [moment[first:end] for moment in starts]
-            best, trust = self._best_of_families(start, part, prior, seed, (first, end, len(x)))
-            mixed = self._mixture(best, prior, part, _seed(seed, 0, "mixture"))
-            self.found.add_mixture(*mixed)
+            best, trust = self._best_of_families(
+                start, part, prior, seed, (first, end, num_data(x))
+            )
+            if self.model.has_prior:
+                mixed = self._mixture(best, prior, part, _seed(seed, 0, "mixture"))
+                self.found.add_mixture(*mixed)
             if self.effort.num_chains:
                 annealed = self._anneal(best, part, seed + 3)
                 _check_chains(annealed)
                 self.found.add_chains(annealed, trust)
             if completions is not None:
-                self._share(start, completions[:, first:end], part, seed + 4)
+                self._share(
+                    start,
+                    tf.nest.map_structure(lambda v: v[:, first:end], completions),
+                    part,
+                    seed + 4,
+                )
 
-        self._in_batches(len(x), "best q and annealing", work)
+        self._in_batches(num_data(x), "best q and annealing", work)
 
     def _best_of_families(self, start, x, prior, seed, place):
         """(the `Member` with the highest mean ELBO, `Diagnostics` of its weights)."""
         found = []
         for index, name in enumerate(self.families):
             label = _best_q(name, self.effort)
-            search = self._search(name, len(x))
+            search = self._search(name, num_data(x))
             own = seed if index == 0 else _seed(seed, index, "family")
             taken = self._steps(f"search among {name}", *place)
-            ended = search.run(start, x[np.newaxis], own + 1, progress=taken)
+            ended = search.run(start, _single(x), own + 1, progress=taken)
             member, trust = ended.member, _alone(ended)
             if self.effort.num_starts == 2 and len(prior.numbers) > 1:
                 member, trust = self._second(search, ended, x, prior, own)
@@ -485,8 +579,8 @@ class _Run:
         """Search from a second start: (the better `Member` of each datum, `SearchDiagnostics`)."""
         first = ended.member
         own = _seed(seed, 0, "second start")
-        start = search.second_start(first, x, prior, own, self._draws_at_once(len(x)))
-        other = search.run(start, x[np.newaxis], own, must_end=False)
+        start = search.second_start(first, x, prior, own, self._draws_at_once(num_data(x)))
+        other = search.run(start, _single(x), own, must_end=False)
         value, error = self._elbo(first, x, own + 1)
         other_value, other_error = self._elbo(other.member, x, own + 1)
         (means, sds), (other_means, other_sds) = first.moments(own), other.member.moments(own)
@@ -509,7 +603,7 @@ class _Run:
 
         From draws of their own: the choice between two ends must not favour the reported bound.
         """
-        values, at_once = [], self._draws_at_once(len(x))
+        values, at_once = [], self._draws_at_once(num_data(x))
         for first in range(0, self.effort.num_samples, at_once):
             key = tf.constant([_seed(seed, first), 0], tf.int32)
             parts, log_q = member.draw(min(at_once, self.effort.num_samples - first), key)
@@ -527,18 +621,18 @@ class _Run:
         which something is no number count for nothing, which keeps the bound a lower one.
         """
         count = max(2, self.effort.num_samples // 2)
-        at_once, found = max(1, self._draws_at_once(len(x)) // 2), []
+        at_once, found = max(1, self._draws_at_once(num_data(x)) // 2), []
         for first in range(0, count, at_once):
             end = min(count, first + at_once)
             key = tf.constant([_seed(seed, first), 0], tf.int32)
             of_q, _ = member.draw(end - first, key)
-            of_prior = prior.parts(first, end, len(x))
+            of_prior = prior.parts(first, end, num_data(x))
             both = {name: tf.concat([of_q[name], of_prior[name]], 0) for name in of_q}
             found.append(np.split(_against_mixture(self.model, member, both, x), 2))
         return np.concatenate(found, axis=1)
 
     def _share(self, start, completions, x, seed):
-        ended = self._search(self.effort.families[0], len(x)).run(start, completions, seed)
+        ended = self._search(self.effort.families[0], num_data(x)).run(start, completions, seed)
         weights, rounded = self._member_weights(ended.member, x, seed + 1, "the best shared q")
         self.found.add_weights(", best shared q", weights, rounded, _alone(ended), with_iwae=False)
 
@@ -551,7 +645,7 @@ class _Run:
             return annealing.reverse(density, draws, **options)
         return annealing.forward(
             density,
-            batch_shape=(len(x),),
+            batch_shape=(num_data(x),),
             latent_size=self.model.num_numbers,
             num_chains=effort.num_chains,
             **options,
@@ -566,10 +660,12 @@ class _Run:
         prior = Prior(self.model, 0, self.seed).numbers
 
         def work(first, end):
-            part, seed = x[first:end], _seed(self.seed, first)
-            start = [np.repeat(m[np.newaxis], len(part), 0) for m in (prior.mean(0), prior.std(0))]
-            search = self._search(self.effort.families[0], len(part))
-            best = search.run(start, part[np.newaxis], seed + 2).member
+            part, seed = select(x, slice(first, end)), _seed(self.seed, first)
+            start = [
+                np.repeat(m[np.newaxis], num_data(part), 0) for m in (prior.mean(0), prior.std(0))
+            ]
+            search = self._search(self.effort.families[0], num_data(part))
+            best = search.run(start, _single(part), seed + 2).member
             made = {name: value[:, first:end] for name, value in latents.items()}
             draws = np.repeat(self.model.unconstrain(made).numpy(), self.effort.num_chains, 0)
             above = self._anneal(best, part, seed + 1, draws)
@@ -577,7 +673,7 @@ class _Run:
             below = self._anneal(best, part, seed + 3).log_evidence() if with_lower else []
             return above.log_evidence(), error, below
 
-        found = self._in_batches(len(x), "bound from above", work)
+        found = self._in_batches(num_data(x), "bound from above", work)
         return [np.concatenate(part) for part in zip(*found, strict=True)]
 
     def slack(self):
@@ -591,14 +687,14 @@ class _Run:
 
 def _against_mixture(model, member, parts, x):
     """ln p(x, z) - ln (q / 2 + p / 2), float64 [draws, data]; -inf for what is no number."""
-    terms = {name: term.astype(np.float64) for name, term in model.log_terms(parts, x).items()}
-    prior = sum(terms[name] for name in model.latents)
+    found = model.log_prior_and_likelihood(parts, x)
+    prior, likelihood = (term.astype(np.float64) for term in found)
     numbers = model.unconstrain(parts)
     _, log_det = model.constrain(numbers)
     log_q = (member.q.log_prob(numbers) - log_det).numpy().astype(np.float64)
     with np.errstate(invalid="ignore"):
         ratio = np.nan_to_num(log_q - prior, nan=-np.inf, neginf=-np.inf)
-        log_weights = np.log(2.0) + terms[model.observed] - np.logaddexp(ratio, 0.0)
+        log_weights = np.log(2.0) + likelihood - np.logaddexp(ratio, 0.0)
     return np.where(np.isfinite(log_weights), log_weights, -np.inf)
 
 
@@ -650,7 +746,17 @@ def _check_model(model):
     if not isinstance(model, Model):
         raise ValueError(
             f"model must be a tfp_gaps.Model, but is a {type(model).__name__}. Wrap a joint "
-            f"distribution: Model(joint, observed, example=...)."
+            f"distribution: Model(joint, observed, example=...). The order is measure(model, "
+            f"posterior, data)."
+        )
+
+
+def _check_posterior(posterior):
+    if isinstance(posterior, Model) or not (hasattr(posterior, "log_prob") or callable(posterior)):
+        raise ValueError(
+            f"posterior must be a distribution over the latent parts, or a function of the data "
+            f"that returns one, but is a {type(posterior).__name__}. The order is measure(model, "
+            f"posterior, data)."
         )
 
 
@@ -741,8 +847,8 @@ def _basis_of_search(found, effort):
         warnings.warn(
             f"the posterior's ELBO is {above.mean():.3g} ± {error:.2g} nats above that of the best "
             f"{name} q: the posterior is richer than this family, or the search ended too early. "
-            f"The approximation gap is that of {name}, and the amortisation part is negative. "
-            f"Name the posterior's own family, Effort(family=...), one of {', '.join(FAMILIES)}.",
+            f"The approximation gap is that of {name}, and the amortisation part is negative. Name "
+            f"the posterior's own family, Effort(family=...), one of {', '.join(FAMILIES)}.",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -825,13 +931,23 @@ def _density(model, x):
     return log_joint
 
 
+def _single(x):
+    """x as the only completion of itself, [1, data, *event]."""
+    return tf.nest.map_structure(lambda values: values[np.newaxis], x)
+
+
 def _completions(model, completions, x):
-    found = np.stack([model.data(part) for part in completions])
-    if found.shape[1:] != x.shape:
-        raise ValueError(
-            f"completions must have shape [completions, *{x.shape}], but have shape {found.shape}. "
-            f"Give several completions of each datum."
-        )
+    if not isinstance(completions, dict):
+        completions = np.asarray(completions)
+    count = num_data(completions)
+    each = [model.data(select(completions, index)) for index in range(count)]
+    found = tf.nest.map_structure(lambda *values: np.stack(values), *each)
+    for values, wanted in zip(tf.nest.flatten(found), tf.nest.flatten(x)):
+        if values.shape[1:] != wanted.shape:
+            raise ValueError(
+                f"completions must have shape [completions, *{wanted.shape}], but have shape "
+                f"{values.shape}. Give several completions of each datum."
+            )
     return found
 
 

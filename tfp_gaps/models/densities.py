@@ -134,6 +134,24 @@ class JointDensity:
         with self._consent():
             return entries(self.joint.log_prob_parts(**self._values(parts, x)), self.names)
 
+    @property
+    def has_prior(self):
+        """Whether p(z) stands apart from p(x | z): nothing is summed, and no z comes after x."""
+        first = self.names[: -len(self.observed)]
+        return not self.sum.names and not set(first) & set(self.observed)
+
+    def draw_prior(self, num_draws, seed):
+        """Draws of z, {name: [1, draws, *event]}."""
+        return self.simulate(num_draws, seed)[0]
+
+    def split(self, parts, x):
+        """ln p(z) and ln p(x | z), [draws, data] each."""
+        terms = self.terms(parts, x)
+        return tuple(
+            sum(term for name, term in terms.items() if (name in self.observed) is is_observed)
+            for is_observed in (False, True)
+        )
+
     def _consent(self):
         return missing.marginalised() if self.missing else contextlib.nullcontext()
 
@@ -216,6 +234,19 @@ class LikelihoodDensity:
     def log_prob(self, parts, x):
         """ln p(x, z), [draws, data]."""
         return sum(self.terms(parts, x).values())
+
+    @property
+    def has_prior(self):
+        """Whether z can be drawn, and something follows from it."""
+        return self._is_distribution and self._likelihood is not None
+
+    def draw_prior(self, num_draws, seed):
+        """Draws of z, {name: [1, draws, *event]}."""
+        return self.parts.by_name(sample(self.joint, [1, num_draws], seed))
+
+    def split(self, parts, x):
+        """ln p(z) and ln p(x | z), [draws, data] each."""
+        return tuple(self.terms(parts, x).values())
 
     def simulate(self, num_data, seed):
         """Refused: a likelihood has no sampler."""

@@ -9,6 +9,7 @@ give a right number is refused by `joint_checks`.
 
 import numpy as np
 
+from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.models import coordinates, joint_checks, observations
 from tfp_gaps.models.densities import JointDensity, LikelihoodDensity, sample
@@ -94,6 +95,14 @@ class Model:
         self.num_numbers = sum(int(np.prod(shape)) for shape in self._free_shapes)
         joint_checks.prepared(self)
 
+    def __repr__(self):
+        examples = self._density.observations.example
+        observed = ", ".join(f"{name} {list(value.shape)}" for name, value in examples.items())
+        return (
+            f"Model(observed {observed}, latent {', '.join(self.latents)}; {self.num_numbers} "
+            f"unconstrained numbers of {tf.as_dtype(self.dtype).name})"
+        )
+
     def data(self, x):
         """`x` with one leading axis over data, checked: [data, *event], or {name: the same}.
 
@@ -102,6 +111,15 @@ class Model:
             not held by the dtype of the model.
         """
         return self._density.observations.data(x)
+
+    @property
+    def size(self):
+        """Numbers of one datum in one draw: the latent ones and the observed values."""
+        return self.num_numbers + sum(v.size for v in self._density.observations.example.values())
+
+    def named(self, x):
+        """{name: values} of data in either form, as `data` returns them."""
+        return self._density.observations.by_name(x)
 
     def num_data(self, x):
         """Number of data in x, as `data` returns it."""
@@ -156,9 +174,26 @@ class Model:
 
     def simulate(self, num_data, *, seed):
         """Draw data with the latents that made them: (parts {name: [1, data, ...]}, x)."""
+        _checks.seed(seed)
         with coordinates.measured():
             parts, x = self._density.simulate(num_data, seed)
         return parts, x[self.observed] if isinstance(self.observed, str) else x
+
+    @property
+    def has_prior(self):
+        """Whether z can be drawn without x, and p(z) and p(x | z) are known apart."""
+        return self._density.has_prior
+
+    def draw_prior(self, num_draws, *, seed):
+        """Draws of p(z), {name: [1, draws, *event]}, where the model has one."""
+        with coordinates.measured():
+            return self._density.draw_prior(num_draws, seed)
+
+    def log_prior_and_likelihood(self, parts, x):
+        """ln p(z) and ln p(x | z), float [draws, data] each, for parts and x as in `log_joint`."""
+        with coordinates.measured():
+            found = self._density.split(parts, self._density.observations.by_name(x))
+        return tuple(term.numpy() for term in found)
 
     def draw(self, posterior, x, num_samples, seed):
         """Draw from q: parts {name: [draws, data, ...]} and ln q, [draws, data].
@@ -202,8 +237,10 @@ class Model:
             top = self.latents
         parts = by_name(drawn, top if not top or len(top) == len(drawn) else ())
         if set(parts) != set(self.latents):
+            wrong = [name for name in parts if name not in self.latents]
+            meant = " ".join(filter(None, (_checks.meant(name, self.latents) for name in wrong)))
             raise ValueError(
                 f"the posterior must draw {', '.join(self.latents)}, but draws {', '.join(parts)}. "
-                f"Name its parts as the joint distribution does."
+                f"{meant or 'Name its parts as the joint distribution does.'}"
             )
         return {name: parts[name] for name in self.latents}

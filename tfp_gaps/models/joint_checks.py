@@ -52,8 +52,10 @@ def users_code(what, advice):
     try:
         yield
     except Exception as error:
-        text = str(error).strip().splitlines()
-        found = f"{type(error).__name__}: {text[0][:200] if text else ''}".rstrip(" .:")
+        text = str(error).strip().splitlines() or [""]
+        # AutoGraph puts the message last, behind a traceback.
+        line = text[-1 if text[0].startswith("in user code") else 0].strip()
+        found = f"{type(error).__name__}: {line[:200]}".rstrip(" .:")
         raise ValueError(f"{what} could not be evaluated ({found}). {advice}") from error
 
 
@@ -342,6 +344,7 @@ def _check_shapes(model, draws, count):
 def part_shapes(model, parts, draws, data):
     """Refuse draws of q whose shape is not [draws, data, *event] of the model's part."""
     for name, event in _events(model).items():
+        _same_precision(name, parts[name].dtype, tf.as_dtype(model.dtype))
         expected = (draws, data, *event)
         if tuple(parts[name].shape) != expected:
             raise ValueError(
@@ -349,6 +352,16 @@ def part_shapes(model, parts, draws, data):
                 f"but drew {tuple(parts[name].shape)}. Give it the event shape of the model's "
                 f"part, with tfd.Independent or tfd.Sample where that has axes."
             )
+
+
+def _same_precision(name, found, expected):
+    """Refuse a floating dtype beside another one: TFP would fail far from here."""
+    if found.is_floating and found != expected:
+        raise ValueError(
+            f"the posterior must draw {name!r} as {expected.name}, as the model does, but draws "
+            f"{found.name}. Convert the parameters of one of them: NumPy makes float64, TensorFlow "
+            f"float32."
+        )
 
 
 def normalised(model, parts, log_q):

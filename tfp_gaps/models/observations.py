@@ -118,6 +118,11 @@ def _example(value, dtype, name):
 
 def real_array(values, name, *, missing=False):
     """`values` as an array of real numbers or booleans; masked entries only as NaN, by consent."""
+    if hasattr(values, "log_prob") or callable(values):
+        raise ValueError(
+            f"{name} must be an array, but is a {type(values).__name__}. The order is "
+            f"measure(model, posterior, data)."
+        )
     if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
         if missing and values.dtype.kind in "biuf":
             return values.astype(np.result_type(values.dtype, np.float32)).filled(np.nan)

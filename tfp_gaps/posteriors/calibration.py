@@ -132,11 +132,11 @@ def calibrate(model, posterior, *, num_data, seed, num_draws=199):
         )
     latents, x = model.simulate(num_data, seed=seed)
     x = model.data(x)
-    at_once = max(1, _NUMBERS_AT_ONCE // (num_draws * (model.num_numbers + x[0].size)))
+    at_once = max(1, _NUMBERS_AT_ONCE // (num_draws * model.size))
     batches = []
     for first in range(0, num_data, at_once):
         own = np.random.SeedSequence([abs(seed), first, 1]).generate_state(1)[0] % 2**30
-        part = x[first : first + at_once]
+        part = model.select(x, slice(first, first + at_once))
         parts, _ = model.draw(posterior, part, num_draws, int(own))
         made = {name: value[:, first : first + at_once] for name, value in latents.items()}
         batches.append({name: _ranks(parts[name], made[name]) for name in parts})

@@ -16,6 +16,7 @@ import numpy as np
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf, tfk, tfp
 from tfp_gaps.models import joint_checks
+from tfp_gaps.models.observations import num_data
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors import families
 
@@ -235,7 +236,7 @@ class Search:
           ValueError: if the search ends without a finite ELBO. It is then run again, `watched`.
         """
         self._reset(start, seed)
-        x, kept = tf.constant(completions), []
+        x, kept = tf.nest.map_structure(tf.constant, completions), []
         for number in range(self.num_steps):
             key = tf.constant([seed, number], tf.int32)
             if watched:
@@ -263,13 +264,14 @@ class Search:
 
     def _seeds(self, key, x):
         draw_seed, choice_seed = tf.unstack(tfp.random.split_seed(key, 2))
-        return draw_seed, tf.random.stateless_uniform([], choice_seed, 0, x.shape[0], tf.int32)
+        count = tf.nest.flatten(x)[0].shape[0]
+        return draw_seed, tf.random.stateless_uniform([], choice_seed, 0, count, tf.int32)
 
     def _take_step(self, key, x):
         draw_seed, choice = self._seeds(key, x)
         with tf.GradientTape() as tape:
             parts, log_q = self._member.draw(self._num_samples, draw_seed)
-            lost = tf.reduce_mean(log_q - self.model.log_joint(parts, x[choice]), 0)
+            lost = tf.reduce_mean(log_q - self.model.log_joint(parts, _at(x, choice)), 0)
             loss = tf.reduce_sum(lost)
         found = tape.gradient(loss, [group for _, group in self._groups])
         for (optimiser, group), gradients in zip(self._groups, found, strict=True):
@@ -278,7 +280,7 @@ class Search:
 
     def _look(self, key, x, where):
         draw_seed, choice = self._seeds(key, x)
-        bad = np.zeros(x.shape[1], bool)
+        bad = np.zeros(tf.nest.flatten(x)[0].shape[1], bool)
         for value in self._variables:
             bad |= ~np.isfinite(value.numpy()).reshape(len(bad), -1).all(1)
         if bad.any():
@@ -287,7 +289,7 @@ class Search:
                 f"{int(np.argmax(bad))}. Look for functions without a derivative, or use float64."
             )
         parts, log_q = self._member.draw(self._num_samples, draw_seed)
-        joint_checks.finite(parts, log_q, self.model.log_terms(parts, x[choice]), where)
+        joint_checks.finite(parts, log_q, self.model.log_terms(parts, _at(x, choice)), where)
 
     def second_start(self, first, x, prior, seed, draws_at_once):
         """Means and scales where `first` lacks most, [data, numbers] each.
@@ -306,13 +308,17 @@ class Search:
         lack = []
         for index in range(0, len(prior), draws_at_once):
             draws = tf.constant(prior[index : index + draws_at_once])
-            numbers = tf.repeat(draws[:, tf.newaxis], len(x), 1)
+            numbers = tf.repeat(draws[:, tf.newaxis], num_data(x), 1)
             parts, log_det = self.model.constrain(numbers)
             log_p = self.model.log_joint(parts, x) + log_det
             lack.append((log_p - first.q.log_prob(numbers)).numpy())
         lack = np.nan_to_num(np.concatenate(lack), nan=-np.inf, posinf=-np.inf)
         moved = np.clip(prior[np.argmax(lack, 0)] - means, -self._reach, self._reach)
         return means + moved, np.sqrt(sds * prior.std(0)) + 1e-6
+
+
+def _at(completions, choice):
+    return tf.nest.map_structure(lambda values: values[choice], completions)
 
 
 def _drift(kept, num_data):
@@ -334,11 +340,15 @@ class Prior:
       seed: int.
 
     Attributes:
-      numbers: unconstrained, [draws, numbers]; those that are finite.
+      numbers: unconstrained, [draws, numbers]; those that are finite. None where the model has no
+        prior to draw from.
     """
 
     def __init__(self, model, num_draws, seed):
-        self._drawn, _ = model.simulate(max(_NUM_PRIOR, num_draws), seed=seed)
+        if not model.has_prior:
+            self.numbers = np.zeros([0, model.num_numbers])
+            return
+        self._drawn = model.draw_prior(max(_NUM_PRIOR, num_draws), seed=seed)
         numbers = model.unconstrain(self._drawn)[0].numpy()
         self.numbers = numbers[np.isfinite(numbers).all(-1)]
 
