@@ -361,3 +361,5 @@ def test_windows_of_the_same_hours_or_the_same_flight_are_one_group():
     flights = uav.groups_of({"scale": "book"})
     assert len(flights) == 40 and len(np.unique(flights)) == 20  # two windows of each test flight
     assert uav.groups_of({"scale": "paper"}) == INDEPENDENT
+    assert uav.groups_of({"scale": "paper", "groups": [3, 3, 4]}) == [3, 3, 4]
+    assert traffic.groups_of(pooled | {"groups": [7] * 20}) == [7] * 20

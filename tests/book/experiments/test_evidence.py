@@ -13,6 +13,7 @@ from tfp_gaps.book.data.splits import Splits, Windows
 from tfp_gaps.book.experiments import benchmark, evidence
 from tfp_gaps.book.experiments.evidence import Effort
 from tfp_gaps.book.experiments.sequential import Design, Fitted
+from tfp_gaps.estimate import Estimate
 from tfp_gaps.models.state_space import DiagonalNormal
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
@@ -51,10 +52,30 @@ def test_one_far_window_has_diverged_and_a_poor_bound_has_not():
     assert not evidence.has_diverged(reference + np.eye(100)[3] * 500, reference).any()
 
 
-def test_the_interval_is_widened_by_the_slack_of_each_side():
-    assert evidence.widen((-1.0, 2.0), slack=0.25, baseline_slack=3.0) == (-4.0, 2.25)
-    with pytest.raises(ValueError, match="slacks of at least 0"):
-        evidence.widen((-1.0, 2.0), slack=-0.1, baseline_slack=0.0)
+def stored(values, slack, groups=(0, 0, 1, 1)):
+    """Evidence as a result holds it: of two seeds, four test and three made sequences."""
+    replicas = [
+        {"test": {"values": row}, "slack": {"values": made}} for row, made in zip(values, slack)
+    ]
+    return {"evidence": {"replicas": replicas, "groups": list(groups)}}
+
+
+def test_the_difference_is_paired_and_widened_by_the_slack_of_each_side():
+    rng = np.random.default_rng(0)
+    partial, gain = rng.normal(size=[2, 4]) * 50, 1.0 + rng.normal(size=[2, 4])
+    loose, tight = rng.uniform(2.0, 2.2, size=[2, 3]), np.full([2, 3], 0.5)
+    full, baseline = stored(partial + gain, tight), stored(partial, loose)
+    found = evidence.difference(full, baseline)
+    alone = Estimate.from_crossed(gain, [0, 0, 1, 1])
+    assert found.value == pytest.approx(alone.value)
+    assert found.standard_error == pytest.approx(alone.standard_error)
+    # One-sided 99 % of each seed's mean: t with two degrees of freedom is 6.965.
+    limits = loose.mean(1) + 6.965 * loose.std(1, ddof=1) / 3**0.5
+    assert found.slack == pytest.approx((limits.mean(), 0.5), rel=1e-4)
+    low, high = alone.confidence_interval()
+    assert found.confidence_interval() == pytest.approx((low - limits.mean(), high + 0.5), rel=1e-3)
+    with pytest.raises(ValueError, match="or other groups"):
+        evidence.difference(full, stored(partial, loose, groups=(0, 1, 1, 1)))
 
 
 def test_effort_must_leave_room_for_two_doublings():

@@ -168,6 +168,31 @@ def test_intervals_decide_at_their_boundaries(criterion, value, error, expected)
 
 
 @pytest.mark.parametrize(
+    ("criterion", "value", "slack", "expected"),
+    [
+        (AT_LEAST, 2.0, (0.5, 9.0), REPRODUCED),  # 1.26 to 11.24
+        (AT_LEAST, 2.0, (1.0, 0.0), UNDECIDED),  # 0.76 to 2.24
+        (AT_LEAST, 0.5, (9.0, 0.5), DIFFERENT),  # -8.74 to 1.24
+        (AT_LEAST, 0.5, (0.0, 1.0), UNDECIDED),  # 0.26 to 1.74
+        (EQUAL, 1.0, (0.2, 0.2), REPRODUCED),  # 0.56 to 1.44
+        (EQUAL, 1.0, (0.0, 0.4), UNDECIDED),  # 0.76 to 1.64
+        (EQUAL, 2.0, (0.2, 9.0), DIFFERENT),  # 1.56 to 11.24
+        (DIFFERS, 2.0, (0.7, 9.0), REPRODUCED),
+        (DIFFERS, 2.0, (0.8, 0.0), UNDECIDED),  # 0.96 to 2.24
+        (DIFFERS, 1.0, (0.2, 0.2), DIFFERENT),  # 0.56 to 1.44
+    ],
+)
+def test_slack_counts_against_the_verdict_on_its_side(criterion, value, slack, expected):
+    estimate = Estimate(value, 0.1, slack=slack)  # 99 %: value +- .258
+    assert criterion.outcome(estimate) == expected
+    holds, differs = criterion.p_values(estimate)
+    assert (holds < 0.005) == (expected == REPRODUCED)
+    assert (differs < 0.005) == (expected == DIFFERENT)
+    if criterion is AT_LEAST:  # at_most is the mirror image
+        assert AT_MOST.outcome(-estimate) == expected
+
+
+@pytest.mark.parametrize(
     ("criterion", "value", "expected"),
     [
         (rule("at_least", 1.0), 1.0, REPRODUCED),
@@ -231,6 +256,20 @@ def test_an_undecided_criterion_says_what_would_decide_it():
         # A share of 4000 is known to .005; two digits of the effect, and whole seeds, leave less
         # than two hundredths.
         assert share == pytest.approx(0.9, abs=0.02)
+
+
+def test_slack_adds_to_what_can_be_detected_and_may_leave_it_open():
+    tight, loose = Estimate(1.3, 0.3, 5, "seeds"), Estimate(1.3, 0.3, 5, "seeds", slack=(0.25, 0.0))
+    detects = [
+        float(re.search(r"of ([\d.]+) with", AT_LEAST.shortfall(each))[1])
+        for each in (tight, loose)
+    ]
+    assert detects[1] - detects[0] == pytest.approx(0.25, abs=0.1)  # both have two digits
+    # Half the margin is left: the seeds that a margin of half the size would take.
+    half = rule("at_least", 1.0, margin=0.25)
+    assert AT_LEAST.shortfall(loose).split("; ")[1] == half.shortfall(tight).split("; ")[1]
+    hopeless = AT_LEAST.shortfall(Estimate(1.3, 0.3, 5, "seeds", slack=(0.5, 0.0)))
+    assert hopeless.endswith("the bounds are 0.5 loose, and no number of units would suffice")
 
 
 def test_a_design_with_power_enough_that_is_undecided_needs_a_replication():
@@ -664,7 +703,7 @@ def test_no_claim_of_the_book_is_beyond_failing(claim):
     """Some finite, exactly known numbers must make the verdict "different"."""
     if claim.chapter is None:
         assert claim.plan.split(":")[0] in {
-            "amortisation", "approximation", "control", "literature", "traffic", "uav",
+            "amortisation", "approximation", "control", "literature", "real-data",
         }  # fmt: skip
         return
     for criterion in claim.criteria:

@@ -19,13 +19,14 @@ All values are nats per sequence, of one replica (`networks.replica`).
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 
 from tfp_gaps import _checks, bounds, filtering
+from tfp_gaps.estimate import Estimate
 from tfp_gaps.sequences import Sequences
 
 TOLERANCE = 0.1
@@ -306,31 +307,44 @@ def slack_limit(values):
     return max(0.0, float(values.mean() + scipy.stats.t.ppf(LEVEL, len(values) - 1) * error))
 
 
-def widen(interval, *, slack, baseline_slack):
-    """The interval of a difference of evidences from that of a difference of lower bounds.
+def difference(result, baseline):
+    """Evidence of the models of one stored result minus that of another's, nats per sequence.
+
+    Over seeds and groups, paired by sequence. Slack is `slack_of` the baseline's bounds below the
+    value, and of the result's above it.
 
     Args:
-      interval: (L, U) of a model's lower bound minus the baseline's.
-      slack, baseline_slack: upper limits on how far the two lie below their evidence, nats.
+      result, baseline: as from `Benchmark.stored`, with "evidence" of the same test sequences.
 
     Returns:
-      (L - baseline_slack, U + slack).
+      `Estimate`.
 
     Raises:
-      ValueError: for a negative slack, or an interval that ends before it begins.
-
-    >>> widen((0.5, 1.5), slack=0.2, baseline_slack=1.0)
-    (-0.5, 1.7)
+      ValueError: if the test sequences or seeds of the two are not as many, or grouped otherwise.
     """
-    low, high = _checks.finite_array(interval, "interval", ndim=1)
-    limits = _checks.finite_array([slack, baseline_slack], "slack")
-    if low > high or limits.min() < 0:
+    found, other = result["evidence"], baseline["evidence"]
+    values, others = (
+        np.array([replica["test"]["values"] for replica in each["replicas"]])
+        for each in (found, other)
+    )
+    if values.shape != others.shape or found["groups"] != other["groups"]:
         raise ValueError(
-            f"expected an interval (L, U) with L <= U and slacks of at least 0, but found "
-            f"{(float(low), float(high))} and {limits.tolist()}. Take upper limits of slack as "
-            f"`slack_limit` gives them."
+            f"expected evidence of the same test sequences for as many seeds, but found "
+            f"{values.shape} and {others.shape} (seeds, sequences), or other groups. Compare runs "
+            f"of one variant with equal seeds."
         )
-    return float(low - limits[1]), float(high + limits[0])
+    difference = Estimate.from_crossed(values - others, found["groups"])
+    return replace(difference, slack=(slack_of(baseline), slack_of(result)))
+
+
+def slack_of(result, name="slack"):
+    """How far a stored result's bounds lie below the evidence at most, nats per sequence.
+
+    `slack_limit` of each seed's made sequences, which are independent given the model, averaged
+    over seeds: no less than the limit of the average. "filter_slack" is that of forecasts' filter.
+    """
+    replicas = result["evidence"]["replicas"]
+    return float(np.mean([slack_limit(replica[name]["values"]) for replica in replicas]))
 
 
 def _settle(candidate, sequences, effort, seed, first=None, most=None):

@@ -154,7 +154,9 @@ load, run, stored = BENCHMARK.load, BENCHMARK.run, BENCHMARK.stored
 
 
 def groups_of(result):
-    """Groups of a stored result's test windows: by hours where sensors were pooled, else none."""
+    """Groups of a stored result's test windows: its own, or by hours where sensors were pooled."""
+    if "groups" in result:
+        return result["groups"]
     if result["scale"] != "paper":
         return INDEPENDENT
     return np.arange(len(result["per_sequence"]["elbo"][0])) % SPANS

@@ -122,6 +122,9 @@ load, run, stored = BENCHMARK.load, BENCHMARK.run, BENCHMARK.stored
 def groups_of(result):
     """Groups of a stored result's test windows: the simulated flights.
 
-    The one real flight has none but its windows, so that its errors are too small if anything.
+    Real flights are stored with theirs. The single one of Blackbird has none but its windows, so
+    that its errors are too small if anything.
     """
+    if "groups" in result:
+        return result["groups"]
     return INDEPENDENT if result["scale"] == "paper" else load("book").windows["test"].series

@@ -139,7 +139,9 @@ def _kind(estimate):
         return ""
     low, high = estimate.confidence_interval()
     kind = f"{escape(estimate.kind)}; " if estimate.kind else ""
-    return f" ({kind}99 %: {low:.3g} to {high:.3g})"
+    below, above = estimate.slack
+    widened = f", widened by {below:.2g} below and {above:.2g} above" if below or above else ""
+    return f" ({kind}99 %: {low:.3g} to {high:.3g}{widened})"
 
 
 def _scorecard_row(row, reasons):
