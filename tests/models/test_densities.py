@@ -188,7 +188,7 @@ def test_a_latent_chain_agrees_with_the_kalman_filter():
 
 
 def test_a_kalman_filter_as_the_observed_part():
-    joint = Batched({"scale": tfd.LogNormal(0.0, 1.0), "x": kalman})
+    joint = Batched({"scale": tfd.LogNormal(0.0, 1.0), "x": lambda scale: kalman(scale)})
     model = Model(joint, "x", example=LEVELS[:, np.newaxis])
     found = model.log_joint(
         {"scale": tf.constant([[0.5], [2.0]])}, model.data(LEVELS[:, np.newaxis])
