@@ -233,7 +233,7 @@ def examine(name, gym, effort=EFFORT):
     except ValueError as error:
         return Row(
             target=name,
-            numbers=int(sum(np.prod(s) for s in tf.nest.flatten(_shapes(target)))),
+            numbers=_num_entries(target),
             measured=None,
             error=None,
             basis="",
@@ -258,10 +258,9 @@ def examine(name, gym, effort=EFFORT):
     )
 
 
-def _shapes(target):
-    return tf.nest.map_structure(
-        lambda shape: tf.TensorShape(shape).as_list(), tf.nest.flatten(target.event_shape)
-    )
+def _num_entries(target):
+    shapes = [tf.TensorShape(shape) for shape in tf.nest.flatten(target.event_shape)]
+    return sum(shape.num_elements() for shape in shapes)
 
 
 def _measured(model, target, effort):

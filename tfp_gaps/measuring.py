@@ -847,8 +847,8 @@ def _basis_of_search(found, effort):
         warnings.warn(
             f"the posterior's ELBO is {above.mean():.3g} ± {error:.2g} nats above that of the best "
             f"{name} q: the posterior is richer than this family, or the search ended too early. "
-            f"The approximation gap is that of {name}, and the amortisation part is negative. Name "
-            f"the posterior's own family, Effort(family=...), one of {', '.join(FAMILIES)}.",
+            f"The approximation gap is that of {name}, and the amortisation part is negative. "
+            f"Name the posterior's own family, Effort(family=...), one of {', '.join(FAMILIES)}.",
             RuntimeWarning,
             stacklevel=3,
         )
