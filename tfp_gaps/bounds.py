@@ -77,24 +77,24 @@ def elbo_terms(model, posterior, batch, noise):
     return log_likelihood(model, path.latents, batch.observations, batch.mask), path.divergence
 
 
-def importance_log_weights(model, posterior, batch, seeds, *, num_samples):
-    """Draw K paths per sequence and return ln p(x, z) - ln q(z | x).
+def importance_log_weights(model, posterior, batch, noise):
+    """Make K paths per sequence of noise and return ln p(x, z) - ln q(z | x).
 
     Args:
       model, posterior, batch: as in `elbo_terms`.
-      seeds: int32 [num_replicas, 2].
-      num_samples: K.
+      noise: standard normal [time, replicas, K * batch, latent], a path of each sequence after the
+        other.
 
     Returns:
       log_weights: [K, replicas, batch], nats.
     """
-    time, replicas, size = batch.observations.shape[:3]
+    replicas, size = batch.observations.shape[1:3]
+    num_samples = noise.shape[2] // size
 
     def tile(tensor):
         return tf.tile(tensor, [1, 1, num_samples, 1])
 
     context, tiled = tile(posterior.context(batch)), batch.map(tile)
-    noise = replica_normal([time, num_samples * size, model.latent_size], seeds, axis=1)
     path = posterior.sample_path(model, context, noise, controls=tiled.controls)
     fit = log_likelihood(model, path.latents, tiled.observations, tiled.mask)
     total = tf.reduce_sum(fit + path.log_weight, 0)
@@ -208,7 +208,8 @@ def iwae(
     Args:
       model, posterior, sequences, seed, repetitions, jit_compile: as in `elbo`.
       num_samples: K >= 1.
-      paths_at_once: paths evaluated at once; bounds the memory.
+      paths_at_once: paths evaluated at once; bounds the memory. Four times as many where they are
+        of one sequence alone, which are slow in small parts.
 
     Returns:
       A `Bound`, nats per sequence.
@@ -232,14 +233,29 @@ def iwae(
     batch_size = max(1, paths_at_once // k)
 
     @tf.function(jit_compile=compiles(jit_compile))
-    def bound(batch, seeds):
-        return log_mean_exp(importance_log_weights(model, posterior, batch, seeds, num_samples=k))
+    def draw(num_timesteps, size, seeds):
+        return replica_normal([num_timesteps, k * size, model.latent_size], seeds, axis=1)
+
+    @tf.function(jit_compile=compiles(jit_compile))
+    def log_weights(batch, noise):
+        return importance_log_weights(model, posterior, batch, noise)
+
+    def value(batch, seeds):
+        num_timesteps, _, size, _ = batch.observations.shape
+        noise = draw(num_timesteps, size, seeds)
+        # One sequence with more paths than allowed comes in parts of about one length.
+        length = size * math.ceil(k / math.ceil(k * size / (4 * paths_at_once)))
+        parts = [
+            log_weights(batch, noise[:, :, first : first + length])
+            for first in range(0, k * size, length)
+        ]
+        return log_mean_exp(tf.concat(parts, 0)).numpy().astype(np.float64)
 
     values = []
     for index, batch in enumerate(batches(sequences, model.num_replicas, batch_size)):
         streams = range(index * repetitions, (index + 1) * repetitions)
         seeds = [replica_seeds([seed] * model.num_replicas, "iwae", stream) for stream in streams]
-        values.append(np.stack([bound(batch, s).numpy().astype(np.float64) for s in seeds]))
+        values.append(np.stack([value(batch, s) for s in seeds]))
     return Bound(np.concatenate(values, axis=-1))
 
 
