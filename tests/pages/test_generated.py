@@ -130,3 +130,23 @@ def test_a_table_of_a_benchmark_comes_with_its_origin(project):
     lines = pages.checked(project, "targets")
     assert lines[:3] == ["| a | b |", "| --- | --- |", "| x | 1 ± 2 |"]
     assert "commit `abc`" in lines[-1] and "2 minutes on CPU, 2 cores; numpy 2.0" in lines[-1]
+
+
+def test_the_entries_to_cite_are_those_of_the_checkout():
+    lines = pages.citation(PROJECT)
+    text = "\n".join(lines)
+    assert [line for line in lines if line.startswith("@")] == [
+        "@misc{tale-of-gaps,",
+        "@misc{soelch2021tale,",
+        "@inproceedings{bayer2021mind,",
+        "@inproceedings{cremer2018inference,",
+        "@inproceedings{kayalibay2021less,",
+    ]
+    assert "author = {{the Tale of Gaps contributors}}" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_the_changelog_of_the_page_links_to_no_file_of_the_checkout():
+    text = "\n".join(pages.changelog(PROJECT))
+    assert "`CONTRIBUTING.md`" in text and "](CONTRIBUTING.md)" not in text
+    assert not text.startswith("#")
