@@ -9,7 +9,7 @@ import browser as chromium
 
 BOOK = pathlib.Path(__file__).resolve().parents[3] / "book"
 STYLES = {
-    "pydata_sphinx_theme": ("theme.css", "pydata-sphinx-theme.css"),
+    "pydata_sphinx_theme": ("pydata-sphinx-theme.css",),
     "sphinx_book_theme": ("sphinx-book-theme.css",),
 }
 
