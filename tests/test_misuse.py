@@ -143,7 +143,9 @@ def test_float32_beside_float64(model):
     wide = tfd.JointDistributionNamed(
         {"mean": tfd.Normal(np.float64(0), 1.0), "scale": tfd.HalfNormal(np.float64(1))}
     )
-    with pytest.raises(ValueError, match="must draw 'scale' as float32, .* but draws float64") as error:
+    with pytest.raises(
+        ValueError, match="must draw 'scale' as float32, .* but draws float64"
+    ) as error:
         measure(model, wide, 0.0, seed=0)
     one_sentence_and_what_to_do(error)
     # Data are converted, where they are not changed by more than rounding.
