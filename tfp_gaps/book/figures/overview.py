@@ -21,6 +21,7 @@ PLACES = {
     "conditioning": ("conditioning",),
     "half-an-image": ("conditioning",),
     "linear-gaussian": ("conditioning",),
+    "learning": ("conditioning",),
     "digits": ("conditioning",),
     "traffic": ("conditioning",),
     "uav": ("conditioning",),
