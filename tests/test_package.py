@@ -16,7 +16,7 @@ DATA = {"estimate", "tables", "sequences", "networks"} | HELPERS
 ROOMS = {
     "exact": {"_checks", "_tensorflow"},
     "models": {"models", "networks", "sequences"} | HELPERS,
-    "posteriors": {"posteriors", "models", "networks", "sequences"} | HELPERS,
+    "posteriors": {"posteriors", "models"} | DATA,
     "_checks": set(),
     "_tensorflow": set(),
     "storage": set(),

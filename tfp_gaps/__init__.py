@@ -5,6 +5,7 @@ approximation gap (the variational family), a conditioning gap (what the inferen
 shown), and an amortisation gap (its capacity and its optimisation).
 
     measure(model, posterior, data, seed=0)          the gaps of a model of your own
+    calibrate(model, posterior, num_data=500, ...)   whether its posterior is calibrated
     decompose(evidence=..., elbo=...)                the same from bounds that you have
     elbo, iwae, particle_filter, forecast            bounds and forecasts of a sequential model
 
@@ -29,6 +30,7 @@ _MODULES = {
     "Measured": "measuring",
     "measure": "measuring",
     "upper_bound": "measuring",
+    "calibrate": "posteriors.calibration",
     "Bounds": "bounds",
     "elbo": "bounds",
     "iwae": "bounds",

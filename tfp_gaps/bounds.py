@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import compiles, tf
 from tfp_gaps.estimate import Estimate
-from tfp_gaps.models.state_space import log_likelihood
+from tfp_gaps.models.state_space import MODEL, log_likelihood
 from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors import families
 from tfp_gaps.sequences import as_sequences
@@ -166,7 +167,7 @@ def elbo(
     >>> profile.divergence.shape, profile.bound.per_sequence().shape
     ((5, 1, 4), (1, 4))
     """
-    sequences = as_sequences(sequences)
+    sequences = _check(model, posterior, sequences, seed, "elbo(model, posterior, sequences)")
     _checks.integer(repetitions, "repetitions", minimum=1)
 
     @tf.function(jit_compile=compiles(jit_compile))
@@ -225,7 +226,7 @@ def iwae(
     >>> iwae(model, q, np.zeros([5, 4, 3]), num_samples=10, seed=0).per_sequence().shape
     (1, 4)
     """
-    sequences = as_sequences(sequences)
+    sequences = _check(model, posterior, sequences, seed, "iwae(model, posterior, sequences)")
     advice = "K = 1 is a one-sample ELBO; use 100 for tables."
     k = _checks.integer(num_samples, "num_samples", minimum=1, advice=advice)
     _checks.integer(repetitions, "repetitions", minimum=1)
@@ -256,6 +257,14 @@ def iwae(
         seeds = [replica_seeds([seed] * model.num_replicas, "iwae", stream) for stream in streams]
         values.append(np.stack([value(batch, s) for s in seeds]))
     return Bound(np.concatenate(values, axis=-1))
+
+
+def _check(model, posterior, sequences, seed, order):
+    """The sequences; refuse arguments in another order, and seeds that are no integers."""
+    _checks.seed(seed)
+    _checks.offers(model, "model", MODEL, order=order)
+    _checks.offers(posterior, "posterior", ("context", "sample_path"), order=order)
+    return as_sequences(sequences)
 
 
 def batches(sequences, num_replicas, batch_size):
@@ -382,21 +391,43 @@ class Diagnostics(NamedTuple):
     k_hat: shape of the tail of the weights, [data]; above 0.7 neither value nor error can be
       trusted. Of fewer than 100 weights NaN, or that of the q where chains start.
     effective_size: of the weights, [data].
-    reliable: bool [data]: an effective size of at least 10 (or half the weights, where there are
-      fewer than 100), and k_hat at most 0.7. Chains whose start has a larger one must have nearly
-      equal weights, with an effective size of nine tenths.
+    reliable: bool [data]: nothing speaks against it.
+    doubts: {what speaks against it: bool [data]}. Of weights alone: "k-hat" above 0.7, and
+      "effective size" below 10 (or half the weights, where there are fewer than 100). Chains whose
+      start has a larger k-hat must have nearly equal weights, with an effective size of nine
+      tenths.
+    acceptance: of the moves of chains, averaged over the path, [data]; None without chains.
     """
 
     k_hat: np.ndarray
     effective_size: np.ndarray
     reliable: np.ndarray
+    doubts: dict
+    acceptance: np.ndarray | None = None
+
+    def doubting(self, reason, where):
+        """The same with one reason more, true for the data `where`, bool [data]."""
+        return self._replace(
+            reliable=self.reliable & ~where, doubts={**self.doubts, reason: np.asarray(where)}
+        )
 
     def note(self):
-        """`", unreliable"`, with the count of data, or nothing."""
-        bad, count = int(np.sum(~self.reliable)), len(self.reliable)
-        if not bad:
-            return ""
-        return ", unreliable" if bad == count else f", unreliable for {bad} of {count} data"
+        """`", unreliable"`, with the count of data and the reasons, or nothing."""
+        return note(self.doubts)
+
+
+def note(doubts):
+    """ ", unreliable" with the count of data and the reasons, or nothing, of {reason: bool [data]}.
+
+    >>> note({"k-hat": np.array([False, True]), "search": np.array([False, False])})
+    ', unreliable for 1 of 2 data: k-hat'
+    """
+    found = [reason for reason, where in doubts.items() if np.any(where)]
+    if not found:
+        return ""
+    where = np.any([doubts[reason] for reason in found], axis=0)
+    share = "" if where.all() else f" for {where.sum()} of {len(where)} data"
+    return f", unreliable{share}: {', '.join(found)}"
 
 
 def diagnose(log_weights, start=None):
@@ -404,13 +435,45 @@ def diagnose(log_weights, start=None):
     found = Bounds.from_log_weights(log_weights)
     size, enough = found.effective_size, found.num_samples >= _FEWEST_WEIGHTS
     k_hat = found.pareto_k if enough else np.full(size.shape, np.nan)
-    reliable = size >= (10 if enough else found.num_samples / 2)
+    heavy = k_hat > LARGEST_K
     if start is not None and np.isnan(k_hat).all():
-        reliable &= (start.k_hat <= LARGEST_K) | (size >= 0.9 * found.num_samples)
         k_hat = start.k_hat
-    else:
-        reliable &= ~(k_hat > LARGEST_K)
-    return Diagnostics(k_hat, size, reliable)
+        heavy = ~((k_hat <= LARGEST_K) | (size >= 0.9 * found.num_samples))
+    few = ~(size >= (10 if enough else found.num_samples / 2))
+    doubts = {"k-hat": heavy, "effective size": few}
+    return Diagnostics(k_hat, size, ~(heavy | few), doubts)
+
+
+def tail_factor(k_hat, num_samples):
+    """Factor on the error of the mean of K weights with tails of shape k: float64 [*batch].
+
+        K^((1 - r) / 2),    r = (2 (k - 1) K^(2k + 1) + (1 - 2k) K^(2k) + K^2) /
+                                ((K - 1) (K - K^(2k))),    0 <= k <= 1
+
+    r is the rate at which the error falls with K, against the 1 of the central limit theorem
+    (Vehtari et al. 2024, appendix): with heavy tails the sample variance, on which the usual
+    error rests, lacks what was not drawn. 1 for no tail or an unknown one (NaN), sqrt K for k >= 1.
+
+    >>> tail_factor(np.array([0.0, 0.5, 0.7, 1.0]), 1000).round(2)
+    array([ 1.  ,  1.65,  4.35, 31.62])
+    """
+    k = np.clip(np.nan_to_num(k_hat, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+    middle = np.abs(k - 0.5) < 1e-6  # a removable singularity
+    k = np.where(middle, 0.25, k)
+    count = float(num_samples)
+    top = 2 * (k - 1) * count ** (2 * k + 1) + (1 - 2 * k) * count ** (2 * k) + count**2
+    rate = top / ((count - 1) * (count - count ** (2 * k)))
+    rate = np.where(middle, 1 - 1 / np.log(count), rate)
+    return count ** ((1 - np.clip(rate, 0.0, 1.0)) / 2)
+
+
+def interval_factor(num_samples):
+    """Student's t for K samples over 1.96: widens an error for value ± 1.96 errors to cover 95 %.
+
+    >>> interval_factor(16).round(3).item()
+    1.087
+    """
+    return stats.t.isf(0.025, np.asarray(num_samples) - 1) / stats.norm.isf(0.025)
 
 
 def negative_elbo(model, posterior):

@@ -26,7 +26,7 @@ import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import on_gpu, tf, tfp
-from tfp_gaps.models.state_space import log_likelihood, sample_latents, step
+from tfp_gaps.models.state_space import MODEL, log_likelihood, sample_latents, step
 from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.sequences import Sequences, as_sequences
 
@@ -165,6 +165,11 @@ def made_sequences(model, like, *, seed):
 
 def _run(model, posterior, sequences, num_particles, seed, particles_at_once, latents=None):
     """Filter all sequences in batches: `Filtered`; `latents` are paths to keep, or None."""
+    _checks.seed(seed)
+    order = "particle_filter(model, sequences, posterior=...)"
+    _checks.offers(model, "model", MODEL, order=order)
+    if posterior is not None:
+        _checks.offers(posterior, "posterior", ("context", "factor"), order=order)
     _checks.integer(num_particles, "num_particles", minimum=2)
     if particles_at_once is None:
         # On a CPU the speed is the same from 2,500 to 25,000; a GPU starves on so few.

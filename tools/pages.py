@@ -58,6 +58,8 @@ def write(root):
         "mutation": mutants(project),
         "faults": faults(project),
         "variants": circumstances(project),
+        "coverage": checked(project, "coverage"),
+        "targets": checked(project, "targets"),
         "api": api.lines(project.root),
         "citation": citation(project),
         "changelog": changelog(project),
@@ -328,6 +330,22 @@ def circumstances(project):
     commits = ", ".join(f"`{commit}`" for commit in sorted({row["commit"] for row in stored}))
     machines = ", ".join(sorted({_machine(row["machine"]) for row in stored}))
     return [*lines, "", f"Commit {commits}, {machines}."]
+
+
+def checked(project, name):
+    """Return the table that a command of benchmarks/ stored in the book, and where it is from."""
+    path = project.book / f"{name}.json"
+    if not path.is_file():
+        return [f"Not run yet: `python -m benchmarks.{name} --json book/{name}.json`."]
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    origin = stored["provenance"]
+    versions = ", ".join(f"{key} {value}" for key, value in sorted(origin["versions"].items()))
+    return [
+        *table(stored["table"]["header"], stored["table"]["rows"]),
+        "",
+        f"`{origin['command']}`, commit `{origin['commit']}`, {origin['date']}, "
+        f"{origin['seconds'] / 60:.0f} minutes on {origin['device']}; {versions}.",
+    ]
 
 
 def _stored(project, name):

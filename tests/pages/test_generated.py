@@ -121,6 +121,17 @@ def test_the_line_to_compare_is_the_scorecards():
     assert line == f"> **{last.outputs[0].text.strip()}**"
 
 
+def test_a_table_of_a_benchmark_comes_with_its_origin(project):
+    assert "benchmarks.targets" in pages.checked(project, "targets")[0]
+    origin = {"command": "python -m benchmarks.targets", "commit": "abc", "date": "2026-01-02"}
+    origin |= {"seconds": 125.0, "device": "CPU, 2 cores", "versions": {"numpy": "2.0"}}
+    stored = {"table": {"header": ["a", "b"], "rows": [["x", "1 ± 2"]]}, "provenance": origin}
+    (project.book / "targets.json").write_text(json.dumps(stored))
+    lines = pages.checked(project, "targets")
+    assert lines[:3] == ["| a | b |", "| --- | --- |", "| x | 1 ± 2 |"]
+    assert "commit `abc`" in lines[-1] and "2 minutes on CPU, 2 cores; numpy 2.0" in lines[-1]
+
+
 def test_the_entries_to_cite_are_those_of_the_checkout():
     lines = pages.citation(PROJECT)
     text = "\n".join(lines)

@@ -22,6 +22,9 @@ from tfp_gaps.networks import MLP, flat_matmul, split_seeds
 
 tfd = tfp.distributions
 
+MODEL = ("num_replicas", "latent_size", "initial", "transition", "emission")
+"""What a state-space model offers."""
+
 EMISSIONS = ("bernoulli", "normal", "student_t", "heteroscedastic")
 MINIMUM_NOISE = 0.05
 

@@ -21,6 +21,7 @@ PLACES = {
     "conditioning": ("conditioning",),
     "half-an-image": ("conditioning",),
     "linear-gaussian": ("conditioning",),
+    "learning": ("conditioning",),
     "digits": ("conditioning",),
     "real-data": ("conditioning",),
     "literature": ("conditioning",),
