@@ -38,6 +38,7 @@ class Level(tf.Module):
         return batch.observations
 
     def sample_path(self, model, context, noise, *, controls=None):
+        assert noise.shape[:3] == context.shape[:3]
         cost = tf.fill(noise.shape[:3], self.cost)
         return Path(self.level + tf.zeros_like(noise), cost, -cost)
 
