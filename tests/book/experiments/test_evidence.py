@@ -9,13 +9,12 @@ import pytest
 
 from tfp_gaps import training
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.book.data.splits import Splits, Windows
+from tfp_gaps.book.data.splits import Splits
 from tfp_gaps.book.experiments import benchmark, evidence
 from tfp_gaps.book.experiments.evidence import Effort
 from tfp_gaps.book.experiments.sequential import Design, Fitted
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.models.state_space import DiagonalNormal
-from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Sequences
 
@@ -269,66 +268,6 @@ def test_a_network_that_diverges_on_single_sequences_is_trained_again(world, mon
     assert [used.beyond for used in found["replicas"]] == [good.beyond]
 
 
-# All of it ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def small():
-    """Splits of six flights, and a design whose steps gain nothing."""
-    rng = np.random.default_rng(0)
-    part = Sequences(rng.normal(size=[4, 24, 2]), rng.normal(size=[4, 24, 1]))
-    windows = Windows(np.repeat(np.arange(6), 4), np.zeros(24, int), 4)
-    named = dict.fromkeys(("validation", "test"), windows)
-    options = {"num_shards": 1, "jit_compile": False, "steps_per_call": 2, "validate_every": 2}
-    settings = training.Settings(20, 8, schedule="plateau", learning_rate=1e-4, **options)
-    return Splits(part, part, part, "noise", windows=named), Design(
-        2, 4, "normal", settings, settings
-    )
-
-
-def test_a_benchmark_stores_evidence_with_groups(small, monkeypatch):
-    splits, design = small
-    size = benchmark.Size(
-        design=design,
-        num_bound=8, num_iwae=8, num_samples=2, num_filter=8, num_particles=8, start=2, horizon=2,
-        effort=Effort(8, 16, 12, fewest=4, most=16, most_choice=16, reference=8),
-    )  # fmt: skip
-    known = benchmark.Benchmark("noise", {"smoke": size})
-    monkeypatch.setattr(known, "load", lambda *_: splits)
-    result = known.run(scale="smoke", conditions=LookAhead(0), seeds=[0])
-    json.dumps(result, allow_nan=False)
-    found = result["evidence"]
-    assert found["groups"] == np.repeat(np.arange(4), 4).tolist()
-    assert found["slack_groups"] == [1, 1, 2, 2, 2, 2]
-    (replica,) = found["replicas"]
-    assert len(replica["test"]["values"]) == 16 and len(replica["slack"]["values"]) == 6
-    assert set(replica["validation"]) == {
-        "bootstrap", "elbo", "iwae", "iwae_fresh_full", "smc", "smc_fresh_full"
-    }  # fmt: skip
-    assert replica["filter_slack"]["particles"] == 8
-    # Steps of 1e-4 gain nothing: four windows of two steps each.
-    histories = result["history"]
-    assert histories["joint"]["converged"] == histories["refit"]["converged"] == [True]
-    assert histories["joint"]["steps"][-1] == 8
-
-
-def test_evidence_that_was_found_is_not_looked_for_again(tmp_path):
-    asked = []
-
-    def compute():
-        asked.append(1)
-        return {"mean": -1.5, "values": [-1.0, -2.0]}
-
-    first = benchmark._kept(tmp_path, "evidence-0", "size 1", compute)
-    assert benchmark._kept(tmp_path, "evidence-0", "size 1", compute) == first == compute()
-    asked.clear()
-    # Another size, another replica and a run without a folder are computed.
-    benchmark._kept(tmp_path, "evidence-0", "size 2", compute)
-    benchmark._kept(tmp_path, "evidence-1", "size 2", compute)
-    benchmark._kept(None, "evidence-1", "size 2", compute)
-    assert len(asked) == 3
-
-
 def test_choosing_ends_before_measuring(world, monkeypatch):
     counts = {"choice": [], "test": []}
 
@@ -345,14 +284,3 @@ def test_choosing_ends_before_measuring(world, monkeypatch):
     # The last three counts again, on to the limit; and once for the reference.
     assert counts["test"] == [4, 8, 16, 32, 64, 5]
     assert not found["test"]["converged"] and found["bootstrap"]["count"] == 5
-
-
-@pytest.mark.parametrize("conditions", [LookAhead(0), FULL], ids=str)
-def test_under_full_conditions_the_fresh_network_starts_where_the_pairs_own_ended(
-    small, conditions
-):
-    joint, refit = benchmark.train(*small, conditions, [0], warm=True)
-    start, reached = refit.history.validation_losses[0, 0], joint.history.validation_losses.min()
-    assert (start == reached) == (conditions == FULL)
-    cold = benchmark.train(*small, conditions, [0])[1]
-    assert cold.history.validation_losses[0, 0] != reached
