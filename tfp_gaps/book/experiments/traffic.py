@@ -89,7 +89,7 @@ _AMSTERDAM = replace(
     data={"name": "amsterdam"},
     start=23,
     horizon=15,
-    effort=Effort(num_choice=64, num_test=400, num_made=64),
+    effort=Effort(num_choice=64, num_test=400, num_made=128),
 )
 SIZES = {
     "smoke": replace(
