@@ -161,6 +161,14 @@ def test_evaluation_windows_come_from_many_evenings_first(published, monkeypatch
     np.testing.assert_array_equal(again.test.observations, splits.test.observations)
 
 
+def test_fewer_validation_windows_are_the_first_of_all(published, monkeypatch):
+    monkeypatch.setattr(amsterdam, "SLOWDOWN", 120)
+    every, few = data.load("amsterdam"), data.load("amsterdam", num_validation=7)
+    np.testing.assert_array_equal(few.validation.observations, every.validation.observations[:, :7])
+    np.testing.assert_array_equal(few.groups["validation"], every.groups["validation"][:7])
+    assert (len(few.train), len(few.test)) == (len(every.train), len(every.test))
+
+
 def test_a_corrupt_chunk_is_refused_when_fetched_and_when_read(published, server, cache):
     name = "dataset/2019.zarr/speed_evening/0.1.1"
     good = server.files[name]
@@ -245,6 +253,7 @@ def test_missing_codes_and_what_is_no_speed():
         ({"sensors": "many"}, "Known: one, eight"),
         ({"num_timesteps": 211}, "num_timesteps must be an integer and >= 2 and <= 210"),
         ({"evaluation_stride": 2.5}, "stride must be an integer"),
+        ({"num_validation": 0}, "num_validation must be an integer and >= 1"),
     ],
 )
 def test_bad_options(published, options, message):

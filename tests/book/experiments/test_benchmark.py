@@ -383,6 +383,19 @@ def test_evidence_that_was_found_is_not_looked_for_again(tmp_path):
     assert len(asked) == 3
 
 
+def test_what_was_kept_of_other_weights_is_not_taken():
+    size = uav.BENCHMARK.size("smoke")
+    modules = [tf.Module(), tf.Module()]
+    modules[0].weight = tf.Variable([1.0, 2.0])
+    modules[1].weight = tf.Variable([3.0])
+    first = benchmark._digest(size, *modules)
+    assert benchmark._digest(size, *modules) == first
+    modules[1].weight.assign([3.1])
+    assert benchmark._digest(size, *modules) != first
+    modules[1].weight.assign([3.0])
+    assert benchmark._digest(uav.BENCHMARK.size("book"), *modules) != first
+
+
 @pytest.mark.parametrize("seen", [conditions.LookAhead(0), conditions.FULL], ids=str)
 def test_under_full_conditions_the_fresh_network_starts_where_the_pairs_own_ended(small, seen):
     joint, refit = benchmark.train(*small, seen, [0], warm=True)

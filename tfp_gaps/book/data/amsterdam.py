@@ -54,7 +54,9 @@ STRETCHES = (2, 10, 25)
 SENSORS = ("one", "eight")
 
 
-def load(*, sensors="one", num_timesteps=45, stride=15, evaluation_stride=None):
+def load(
+    *, sensors="one", num_timesteps=45, stride=15, evaluation_stride=None, num_validation=None
+):
     """Load evenings as windows of equal length that contain a slowdown.
 
     Args:
@@ -63,6 +65,8 @@ def load(*, sensors="one", num_timesteps=45, stride=15, evaluation_stride=None):
       num_timesteps: length of a window: 45 steps are an hour and a half.
       stride: steps between neighbouring windows of a training evening.
       evaluation_stride: the same for validation and test. Default: no overlap.
+      num_validation: how many validation windows to keep, at most; they are drawn at random.
+        Default: all.
 
     Returns:
       `Splits` of [num_timesteps, windows, channels], with missing speeds masked, and the evening of
@@ -78,6 +82,8 @@ def load(*, sensors="one", num_timesteps=45, stride=15, evaluation_stride=None):
     advice = "A window must fit into an evening."
     _checks.integer(num_timesteps, "num_timesteps", minimum=2, maximum=STEPS, advice=advice)
     strides = dict.fromkeys(PARTS, evaluation_stride or num_timesteps) | {"train": stride}
+    if num_validation is not None:
+        _checks.integer(num_validation, "num_validation", minimum=1)
     speeds = _speeds(sensors)
     roads = speeds.shape[1]
     shift, scale = (float(f(speeds[: YEARS[2018]])) for f in (np.nanmean, np.nanstd))
@@ -88,7 +94,8 @@ def load(*, sensors="one", num_timesteps=45, stride=15, evaluation_stride=None):
         step = _checks.integer(strides[part], "stride", minimum=1)
         series = (roads * evenings[:, np.newaxis] + np.arange(roads)).ravel()
         every = windows_within([(i, 0, STEPS) for i in series], num_timesteps, step)
-        windows[part] = _with_slowdown(every, cube, shuffled=part != "train")
+        most = num_validation if part == "validation" else None
+        windows[part] = _with_slowdown(every, cube, shuffled=part != "train", most=most)
         parts[part] = Sequences.from_missing(windows[part].cut(standardised))
     unit = "speed (km/h)"
     channels = (unit,) if sensors == "one" else tuple(f"{unit}, neighbour {i}" for i in range(8))
@@ -112,11 +119,13 @@ def _speeds(sensors):
     return np.stack([speeds[:, i : i + 8].transpose(0, 2, 1) for i in STRETCHES], axis=1)
 
 
-def _with_slowdown(windows, cube, *, shuffled):
-    """Those windows in which some speed is below `SLOWDOWN`; a missing one is not."""
+def _with_slowdown(windows, cube, *, shuffled, most=None):
+    """Those windows in which some speed is below `SLOWDOWN`, or the first `most` of them; a missing
+    speed is not below it."""
     kept = np.flatnonzero((windows.cut(cube) < SLOWDOWN).any((0, 2)))
     if shuffled:
         kept = np.random.default_rng(SPLIT_SEED).permutation(kept)
+    kept = kept[:most]
     return Windows(windows.series[kept], windows.starts[kept], windows.num_timesteps)
 
 

@@ -241,7 +241,12 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
 
     return {
         "replicas": [
-            _kept(checkpoint_folder, f"evidence-{r}", repr(size), lambda r=r: measured(r))
+            _kept(
+                checkpoint_folder,
+                f"evidence-{r}",
+                _digest(size, models[r], own[r], fresh[r]),
+                lambda r=r: measured(r),
+            )
             for r in numbers
         ],
         "restarts": [{"num_diverged": row, "used": int(np.argmin(row))} for row in counts],
@@ -261,6 +266,12 @@ def _kept(folder, name, fingerprint, compute):
     description = {"fingerprint": fingerprint, "content": content}
     storage.write_arrays(path, {}, description=description)
     return content
+
+
+def _digest(size, *modules):
+    """Of a size and of the weights that are measured: other weights are not what was kept."""
+    weights = [variable.numpy().tobytes() for m in modules for variable in m.variables]
+    return storage.sha256(b"".join([repr(size).encode(), *weights]))
 
 
 def _fit_limited(model, splits, design, seeds, options):

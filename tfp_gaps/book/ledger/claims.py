@@ -608,19 +608,6 @@ class Ledger:
         scrapbook = {"name": f"{self.chapter}-{name}", "mime_prefix": prefix}
         _display({f"{prefix}text/plain": repr(str(value))}, metadata={"scrapbook": scrapbook})
 
-    def judge(
-        self,
-        name,
-        difference,
-        above="above zero at 99 % confidence",
-        below="**below** zero at 99 % confidence",
-        undecided="not told apart from zero at 99 % confidence",
-    ):
-        """Put a difference, and as `name`-words what `in_words` says of its sign."""
-        self.put(name, difference)
-        words = in_words(difference, above=above, below=below, undecided=undecided)
-        self.put(f"{name}-words", words)
-
     def record(self, claim_id, measured):
         """Decide a claim from its measurements and display the record.
 
