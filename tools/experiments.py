@@ -29,6 +29,7 @@ HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 SCALE = "book"
 NOT_SMALL = {
     "approximation": "the grid of the smoke size is too coarse for what the cell asserts",
+    "digits": "the cell reads 100 test images, and the smoke size has 64",
     "amortisation": "the searches of the smoke size end too early for it",
 }
 """Chapters whose scripts run at the scale of the book only, and why."""
