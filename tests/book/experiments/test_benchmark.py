@@ -373,13 +373,13 @@ def test_evidence_that_was_found_is_not_looked_for_again(tmp_path):
         asked.append(1)
         return {"mean": -1.5, "values": [-1.0, -2.0]}
 
-    first = benchmark._kept(tmp_path, "evidence-0", "size 1", compute)
-    assert benchmark._kept(tmp_path, "evidence-0", "size 1", compute) == first == compute()
+    first = benchmark._kept(tmp_path, "evidence-0", ["size 1"], compute)
+    assert benchmark._kept(tmp_path, "evidence-0", ["size 1"], compute) == first == compute()
     asked.clear()
     # Another size, another replica and a run without a folder are computed.
-    benchmark._kept(tmp_path, "evidence-0", "size 2", compute)
-    benchmark._kept(tmp_path, "evidence-1", "size 2", compute)
-    benchmark._kept(None, "evidence-1", "size 2", compute)
+    benchmark._kept(tmp_path, "evidence-0", ["size 2"], compute)
+    benchmark._kept(tmp_path, "evidence-1", ["size 2"], compute)
+    benchmark._kept(None, "evidence-1", ["size 2"], compute)
     assert len(asked) == 3
 
 
