@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 PYTHON_IN_ENV := $(BIN)/python
 HTML := _build/html/index.html
-# Chapters for `make rerun` and `make verdicts`; empty means all.
+# Chapters for `make rerun`, `make verdicts` and `make experiments`; empty means all.
 CHAPTERS ?=
 # Jupyter and the caches need a home; a user that the system does not know may have none.
 export HOME ?= $(CURDIR)/_build/home
@@ -25,7 +25,7 @@ LIGHT := tests/test_package.py tests/test_storage.py tests/test_sequences.py tes
     tests/posteriors/test_families.py tests/exact/test_bit.py tests/exact/test_two_sensors.py \
     tests/book/ledger
 
-.PHONY: help env book html test lint unit verdicts rerun check summary data bench paper gpu links colab light accessible audit archive lock clean
+.PHONY: help env book html test lint unit verdicts rerun check summary data bench experiments paper gpu links colab light accessible audit archive lock clean
 
 help: ## Show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -84,6 +84,9 @@ data: env ## Fetch the digits, if they are not in the cache yet
 
 bench: env ## Time a training step here, in PyTorch and in JAX; options as BENCH="--json speed.json"
 	@$(PYTHON_IN_ENV) -m benchmarks.run $(BENCH)
+
+experiments: env data ## Run the script that each chapter offers, at smoke size: minutes
+	@$(PYTHON_IN_ENV) tools/experiments.py $(CHAPTERS)
 
 paper: env data ## Compute the stored results that are missing: hours; resumes where it stopped
 	@$(BIN)/tfp-gaps sweep --cores $(CORES)

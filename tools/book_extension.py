@@ -7,8 +7,9 @@
     ```{overview-of-gaps}                           the large drawing
     ```
 
-No chapter asks for its small drawing: `overview.PLACES` says which parts it lights. So no cell
-changes when a drawing does, and no chapter has to be executed again.
+No chapter asks for its small drawing: `overview.PLACES` says which parts it lights. Nor does it for
+the link to its script (tools/experiments.py), nor a figure for those to its data and to the cell
+that drew it. So no cell changes when these do, and no chapter has to be executed again.
 """
 
 import pathlib
@@ -17,6 +18,8 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.util.docutils import SphinxRole
 
+import experiments
+import figure_data
 from tfp_gaps.book.figures import graphs, overview
 from tfp_gaps.book.ledger import scorecard, view
 
@@ -27,6 +30,8 @@ def setup(app):
     app.add_directive("graphical-models", GraphicalModels)
     app.add_directive("overview-of-gaps", Overview)
     app.connect("doctree-read", add_drawing)
+    app.connect("doctree-read", add_experiment)
+    app.connect("doctree-read", add_sources)
     app.connect("html-page-context", add_scripts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -38,6 +43,43 @@ def add_drawing(app, doctree):
     if lit and title is not None:
         where = title.parent.index(title) + 1
         title.parent.insert(where, _html(overview.here(lit)))
+
+
+def add_experiment(app, doctree):
+    """Link at the end of a chapter the script that runs its experiment, where there is one."""
+    name = app.env.docname
+    folder = experiments.FOLDER
+    path = pathlib.Path(app.env.srcdir, "_extra", folder, f"{name}.py")
+    if path.is_file():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        doctree[0].append(
+            _html(
+                f'<p class="take-along"><a href="{folder}/{name}.py" download>Copy this experiment'
+                f"</a>: the code that you have seen, and what it needs, in {lines} lines.</p>"
+            )
+        )
+
+
+def add_sources(app, doctree):
+    """Link below each figure of a chapter its data and the cell that drew it, if there are any."""
+    folder = pathlib.Path(app.env.srcdir, "_extra", figure_data.FOLDER)
+    for cell in doctree.findall(_is_part("cell_code")):
+        code = next(iter(cell.findall(_is_part("cell_code_source"))), None)
+        for figure in cell.findall(nodes.figure):
+            links = []
+            for name in figure["ids"][:1]:
+                if (folder / f"{name}.csv").is_file():
+                    links.append(f'<a href="{figure_data.FOLDER}/{name}.csv" download>Data</a>')
+                if code is not None:
+                    code["ids"].append(f"code-{name}")
+                    links.append(f'<a href="#code-{name}">Code</a>')
+            if links:
+                figure.append(_html(f'<p class="figure-sources">{" ".join(links)}</p>'))
+
+
+def _is_part(element):
+    """Whether a node is such a part of a notebook's page, as a condition."""
+    return lambda node: isinstance(node, nodes.container) and node.get("nb_element") == element
 
 
 def add_scripts(app, pagename, templatename, context, doctree):

@@ -22,6 +22,9 @@ from tfp_gaps.book import endings
 TIMEOUT = 600
 """Seconds that one cell may take."""
 
+BEHIND = "tfp_gaps.book.figures.behind"
+"""The module that knows the data behind a figure."""
+
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -141,6 +144,7 @@ def _kernel(client, project, environment):
             "PYTHONNOUSERSITE": "1",
             "IPYTHONDIR": settings,
             **reads.watch(project, settings),
+            **_hooks(project, settings),
             endings.NATIVE_LOG: str(silent),
         }
         try:
@@ -159,6 +163,15 @@ def _kernel(client, project, environment):
             said = [path.read_text(errors="replace") for path in (silent, log) if path.is_file()]
             ending = endings.describe(process.poll()) + endings.last_words(*said)
             raise DeadKernelError(ending) from error
+
+
+def _hooks(project, settings):
+    """Variables with which Matplotlib has the data of a figure published beside it."""
+    if not (project.root / f"{BEHIND.replace('.', '/')}.py").is_file():
+        return {}
+    path = pathlib.Path(settings, "matplotlibrc")
+    path.write_text(f"figure.hooks: {BEHIND}:watch\n")
+    return {"MATPLOTLIBRC": str(path)}
 
 
 def _keep(notebook, printed):

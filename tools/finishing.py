@@ -53,7 +53,8 @@ def finish(project, name, notebook, cost, machine):
 def label_figure(name, cell):
     """Move name, caption and alt text from a figure's output to the metadata of its cell.
 
-    The page takes them from the cell only; what is plotted stays with the output, to be compared.
+    The page takes them from the cell only; what is plotted stays with the output, to be compared,
+    and so do the data, of which the build makes a file (tools/figure_data.py).
     Returns the words, or None if the cell has no figure.
     """
     shown = [out for out in cell.outputs if "tfp_gaps" in out.get("metadata", {})]
@@ -66,7 +67,7 @@ def label_figure(name, cell):
             cell.metadata.get("mystnb", {}).pop(key, None)
         return None
     words = shown[0].metadata["tfp_gaps"]
-    shown[0].metadata["tfp_gaps"] = {"plotted": words["plotted"]}
+    shown[0].metadata["tfp_gaps"] = {k: words[k] for k in ("plotted", "data") if k in words}
     page = cell.metadata.setdefault("mystnb", {})
     page["figure"] = {"name": words["name"], "caption": words["caption"]}
     page["image"] = {"alt": words["alt"]}

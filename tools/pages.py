@@ -2,7 +2,8 @@
 
 Pages include them, that on reproducibility most of them. They hold what the chapters stored when
 they ran (cost, machine, verdicts), what the ledger asks, what the lock pins, and how to cite; no
-number is typed. They are not committed, so they cannot fall behind.
+number is typed. They are not committed, so they cannot fall behind, nor can what is written beside
+the pages: the scripts of the chapters and the data of their figures.
 """
 
 import collections
@@ -14,6 +15,8 @@ import yaml
 
 import address
 import api
+import experiments
+import figure_data
 import mutation
 import notebooks
 import staleness
@@ -68,6 +71,8 @@ def write(root):
     folder.mkdir(exist_ok=True)
     for name, lines in parts.items():
         write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
+    experiments.write(project)
+    figure_data.write(project)
 
 
 def table(head, rows):

@@ -2,8 +2,10 @@
 
 import re
 
+import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
@@ -20,6 +22,10 @@ CLAIM = Claim(
     "identity",
     "conditioning",
     (Criterion("x", "at_most", 1.0, "y"),),
+)
+# A white picture of one pixel.
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
 )
 MEASURED = Record(CLAIM, {"x": Estimate(0.0)})
 ROWS = [
@@ -47,6 +53,8 @@ def built(tmp_path, monkeypatch):
             f"# Start\n\n{text}\n\n```{{toctree}}\nconditioning\n```\n"
         )
         (source / "conditioning.md").write_text(f"# Conditioning\n\nFirst.\n\n{text}\n")
+        (source / "_extra/experiments").mkdir(parents=True)
+        (source / "_extra/experiments/conditioning.py").write_text("1\n2\n")
         with warnings.open("w") as log, docutils_namespace():
             app = Sphinx(
                 source,
@@ -97,3 +105,41 @@ def test_the_drawing_stands_below_the_title_of_a_chapter_and_nowhere_else(built)
     assert not pages["index"].select("svg.gaps-small")
     captions = [each.text for each in pages["index"].select("figcaption")]
     assert captions == ["partial", "all, no latents"]
+
+
+def test_a_chapter_ends_with_the_link_to_its_script(built):
+    pages, warnings = built("## Last\n\nWords.")
+    assert warnings == ""
+    link = pages["conditioning"].select_one("p.take-along > a")
+    assert link["href"] == "experiments/conditioning.py" and link.has_attr("download")
+    assert "in 2 lines" in link.parent.text
+    assert link.parent.find_previous("p").text == "Words."
+    assert not pages["index"].select("p.take-along")
+
+
+def test_a_figure_leads_to_its_data_and_to_the_cell_that_drew_it(tmp_path):
+    """In a page made of a notebook; without data there is no link to them."""
+    source = tmp_path / "source"
+    (source / "_extra/figures").mkdir(parents=True)
+    (source / "_extra/figures/fig-a.csv").write_text("x,y\n")
+    cells = [new_markdown_cell("# Start")]
+    for name, tag in (("fig-a", "hide-input"), ("fig-b", "remove-input"), (None, "hide-input")):
+        page = {"figure": {"name": name, "caption": "Seen."}} if name else {}
+        picture = new_output("display_data", {"image/png": PIXEL, "text/plain": "x"})
+        cells.append(
+            new_code_cell("show()", metadata={"tags": [tag], "mystnb": page}, outputs=[picture])
+        )
+    metadata = {"language_info": {"name": "python", "pygments_lexer": "python3"}}
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), source / "index.ipynb")
+    extensions = ["myst_nb", "book_extension"]
+    with docutils_namespace():
+        options = {"extensions": extensions, "nb_execution_mode": "off"}
+        app = Sphinx(source, None, tmp_path / "out", tmp_path, "html", options, status=None)
+        app.build()
+    page = BeautifulSoup((tmp_path / "out/index.html").read_text(), "html.parser")
+    links = [
+        [a["href"] for a in figure.select("p.figure-sources a")] for figure in page.select("figure")
+    ]
+    assert links == [["figures/fig-a.csv", "#code-fig-a"], []]
+    code = page.find(id="code-fig-a")
+    assert "show()" in code.text and code.find_parent("details")

@@ -12,6 +12,7 @@ from bs4 import BeautifulSoup, NavigableString
 import build
 import mathjax
 import notebooks
+from tfp_gaps.book.figures import overview
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = notebooks.toc_pages(ROOT / "_toc.yml")
@@ -196,6 +197,24 @@ def test_a_doubted_claim_is_three_clicks_away(site):
             wanted = (host, "owner/fork", f"{chapter}.ipynb")
             assert any(all(part in url for part in wanted) for url in buttons), (name, host)
     assert decided > 50
+
+
+@pytest.mark.parametrize("name", overview.PLACES)
+def test_a_chapter_leads_to_its_folded_verdicts_and_back(site, name):
+    page, rows = parsed(site / f"{name}.html"), parsed(site / "scorecard.html")
+    assert page.select("article h1 ~ svg.gaps-small"), "no drawing below the title"
+    badges = [[link["href"] for link in badge("a")] for badge in page.select(".claim-badge")]
+    assert badges
+    for verdict, row in badges:
+        claim = row.removeprefix("scorecard.html#")
+        entry = rows.find(id=claim)
+        if verdict.startswith("#"):
+            record = page.find(id=verdict[1:])
+            assert record.find_parent("details"), f"{verdict} is not folded"
+            assert record.find("a", href=row), f"{verdict} does not lead to the scorecard"
+            assert entry.find("a", href=f"{name}.html{verdict}"), f"{claim} does not lead back"
+        else:  # measured in another chapter, or not yet
+            assert entry
 
 
 def test_what_scrolls_is_reached_by_keyboard(site):
