@@ -26,6 +26,8 @@ from tfp_gaps.exact._numerics import algebra, bfgs
 
 # Sensor noise below this, in units of the data's, stands for none.
 NO_NOISE = 1e-8
+# A flow ends here, where it would become stiff.
+LITTLE_NOISE = 1e-6
 
 
 class Balanced(NamedTuple):
@@ -234,7 +236,7 @@ class Profile(NamedTuple):
 FAMILIES = ("chain", "spare", "path")
 
 
-def profile(data_model, num_timesteps, lookahead, noise, *, family="chain", starts=()):
+def profile(data_model, num_timesteps, lookahead, noise, *, family="chain"):
     """Maximise the expected ELBO over the dynamics while the sensor noise is held.
 
     Args:
@@ -245,7 +247,6 @@ def profile(data_model, num_timesteps, lookahead, noise, *, family="chain", star
       family: "chain", a scalar state (a, Q, P_0); "spare", a state of two components, the first
         of which is observed; "path", z_t ~ N(h_t, Q) with h_t = f h_{t-1} + g z_{t-1} that has no
         noise of its own, the deterministic path of a world model.
-      starts: parameter vectors of neighbouring profiles, tried beside the truth and the copy.
 
     Returns:
       `Profile`.
@@ -259,9 +260,8 @@ def profile(data_model, num_timesteps, lookahead, noise, *, family="chain", star
     (0.9, 0.0, -0.0)
     """
     _check(data_model, num_timesteps, 1.0)
-    build, first = _family(data_model, num_timesteps, family)
-    data, size = data_model, {"chain": 1}.get(family, 2)
-    data = recursions.padded(data, size)
+    build, starts = _family(data_model, num_timesteps, family)
+    data = recursions.padded(data_model, 1 if family == "chain" else 2)
     predicted, _ = recursions.forward(data, num_timesteps)
     k = _checks.look_ahead(lookahead, num_timesteps)
 
@@ -272,13 +272,13 @@ def profile(data_model, num_timesteps, lookahead, noise, *, family="chain", star
     def objective(row):
         return bfgs.complex_step(lambda v: -bound(v, np.log(noise)), row)
 
-    rows = np.stack([*first, *starts])
-    ends = bfgs.minimise_each(objective, rows, tolerance=1e-9)
+    ends = bfgs.minimise_each(objective, starts, tolerance=1e-9)
     best = ends.vectors[np.argmin(ends.values)]
     step = bfgs.COMPLEX_STEP
-    slope = bound(best + 0j, np.log(noise) + 1j * step).imag / step
-    model = linear_gaussian.LinearGaussian(*(m.real for m in build(best, noise)[:-1]))
-    return Profile(model, -float(ends.values.min()), float(slope), loss(data_model, model, num_timesteps))
+    slope = float(bound(best + 0j, np.log(noise) + 1j * step).imag / step)
+    model = linear_gaussian.LinearGaussian(*build(best, noise)[:-1])
+    lost = loss(data_model, model, num_timesteps)
+    return Profile(model, -float(ends.values.min()), slope, lost)
 
 
 def fixed_noise(data_model, num_timesteps, lookahead, beta, *, noise=None, family="chain"):
@@ -344,81 +344,73 @@ def critical_beta(data_model, num_timesteps, lookahead, *, num_noises=30):
 
 
 def _family(data_model, num_timesteps, family):
-    """(values, r) -> `Matrices`, and the vectors of the truth and of the copy."""
+    """(values, r) -> `Matrices`, and start vectors near the truth and near the copy."""
     _checks.one_of(family, "family", FAMILIES)
     a, q, c, _, p = (getattr(data_model, f.name).item() for f in dataclasses.fields(data_model))
     fit = linear_gaussian.best_autoregression(data_model, num_timesteps)
     copy = fit.transition.item(), fit.innovation_cov.item() / c**2, fit.initial_cov.item() / c**2
-    rows = [(a, q, p), copy]
-    if family == "chain":
-
-        def build(values, noise):
-            memory, process, initial = _scalars(values)
-            return _matrices(memory, process, c * np.ones_like(memory), noise, initial)
-
-        return build, np.array([[m, np.log(q), np.log(p)] for m, q, p in rows])
-    if family == "path":
-        return _path(c), np.array(
-            [[f, m - f, np.log(q), np.log(p)] for m, q, p in rows for f in (0.05, 0.5)]
-        )
-    space = learning.ParameterSpace(np.array([[c, 0.0]]), 2)
-    held = 4 + 3  # after A and the factor of Q
-    starts = []
-    for memory, process, initial in rows:
-        for spare in (0.1, 0.5):
-            model = recursions.Matrices(
-                np.array([[memory, spare], [spare, 0.5]]),
-                np.array([[process, spare * process], [spare * process, process]]),
-                np.array([[c, 0.0]]),
-                np.eye(1),
-                np.diag([initial, initial]),
-                np.zeros((2, 0)),
-            )
-            starts.append(np.delete(space.vector(model), held))
-
-    def spared(values, noise):
-        log_scale = 0.5 * np.log(noise) * np.ones_like(values[..., :1])
-        return space.matrices(
-            np.concatenate([values[..., :held], log_scale, values[..., held:]], -1)
-        )
-
-    return spared, np.stack(starts)
+    return {"chain": _plain, "path": _path, "spare": _spare}[family](c, [(a, q, p), copy])
 
 
-def _path(c):
+def _plain(emission, ends):
+    def build(values, noise):
+        memory, process, initial = values[..., 0], np.exp(values[..., 1]), np.exp(values[..., 2])
+        ones = np.ones_like(memory)
+        parts = memory, process, emission * ones, noise * ones, initial
+        square = [each[..., np.newaxis, np.newaxis] for each in parts]
+        return recursions.Matrices(*square, np.zeros((*memory.shape, 1, 0)))
+
+    return build, np.array([[memory, *np.log([process, start])] for memory, process, start in ends])
+
+
+def _path(emission, ends):
+    """State (z, h), h the path: both are g z + f h before the noise of z."""
+
     def build(values, noise):
         forget, gain, process, initial = (values[..., i] for i in range(4))
-        zero = np.zeros_like(gain)
-        both = np.stack([gain, forget], -1)
-        driven = [np.stack([np.exp(v), zero], -1)[..., np.newaxis] for v in (process, initial)]
-        covariances = [v * np.array([[1.0, 0.0]]) for v in driven]
-        emission = c * np.stack([np.ones_like(zero), zero], -1)[..., np.newaxis, :]
-        return recursions.Matrices(
-            np.stack([both, both], -2),
-            covariances[0],
-            emission,
-            noise * np.ones_like(gain)[..., np.newaxis, np.newaxis],
-            covariances[1],
-            np.zeros((*gain.shape, 2, 0)),
+        rows = np.stack([gain, forget], -1)
+        driven, first = (
+            np.exp(v)[..., np.newaxis, np.newaxis] * np.diag([1.0, 0.0]) for v in (process, initial)
         )
+        seen = emission * np.array([[1.0, 0.0]]) + 0 * driven[..., :1, :]
+        sensor = noise * np.ones_like(gain)[..., np.newaxis, np.newaxis]
+        control = np.zeros((*gain.shape, 2, 0))
+        return recursions.Matrices(np.stack([rows, rows], -2), driven, seen, sensor, first, control)
 
-    return build
+    shares = [(forget, end) for end in ends for forget in (0.05, 0.5)]
+    return build, np.array([[f, m - f, *np.log([q, p])] for f, (m, q, p) in shares])
 
 
-def _scalars(values):
-    return values[..., 0], np.exp(values[..., 1]), np.exp(values[..., 2])
+def _spare(emission, ends):
+    """Two components, the first observed; all of A, Q and P_0 free."""
+    row = np.array([[emission, 0.0]])
+    space = learning.ParameterSpace(row, 2)
+    held = 4 + 3  # where the sensor noise stands, after A and the factor of Q
 
+    def build(values, noise):
+        log_scale = 0.5 * np.log(noise) * np.ones_like(values[..., :1])
+        parts = values[..., :held], log_scale, values[..., held:]
+        return space.matrices(np.concatenate(parts, -1))
 
-def _matrices(memory, process, emission, noise, initial):
-    parts = memory, process, emission, noise * np.ones_like(memory), initial
-    square = [each[..., np.newaxis, np.newaxis] for each in parts]
-    return recursions.Matrices(*square, np.zeros((*memory.shape, 1, 0)))
+    starts = []
+    for memory, process, initial in ends:
+        for spare in (0.1, 0.5):
+            start = recursions.Matrices(
+                np.array([[memory, spare], [spare, 0.5]]),
+                process * np.array([[1.0, spare], [spare, 1.0]]),
+                row,
+                np.eye(1),
+                initial * np.eye(2),
+                np.zeros((2, 0)),
+            )
+            starts.append(np.delete(space.vector(start), held))
+    return build, np.stack(starts)
 
 
 # Gradient ascent with stopped gradients -----------------------------------------------------------
 
 
-def climb(data_model, num_timesteps, lookahead, beta, start, *, through=False, time=400.0):
+def climb(data_model, num_timesteps, lookahead, beta, start, *, through=False, time=60.0):
     """Let q and p climb at once, each along its own gradient with the other's stopped.
 
     The flow d parameters / d time = gradient, nats per sequence, over the weights of q, its
@@ -431,7 +423,7 @@ def climb(data_model, num_timesteps, lookahead, beta, start, *, through=False, t
       through: whether the gradient of KL(stop(q) || p) flows back into earlier steps of q, as it
         does through the sampled latents that p is given in the code of DreamerV3; if not, q
         descends beta KL as a whole, as in `alternate`.
-      time: at which the flow ends, if the sensor noise is not gone before.
+      time: at which the flow ends, if neither sensor noise nor process noise is gone before.
 
     Returns:
       `Balanced`.
@@ -447,10 +439,10 @@ def climb(data_model, num_timesteps, lookahead, beta, start, *, through=False, t
                 "state."
             )
     flow = _Flow(data_model, num_timesteps, lookahead, beta, through)
-    floor = np.log(NO_NOISE * data_model.emission_cov.item())
+    floor = np.log(LITTLE_NOISE * data_model.emission_cov.item())
 
     def gone(_, values):
-        return values[-2] - floor
+        return min(values[-3:-1]) - floor
 
     gone.terminal = True
     found = integrate.solve_ivp(
@@ -459,12 +451,12 @@ def climb(data_model, num_timesteps, lookahead, beta, start, *, through=False, t
         flow.vector(start),
         method="BDF",
         events=gone,
-        rtol=1e-6,
-        atol=1e-9,
+        rtol=1e-4,
+        atol=1e-7,
     )
     a, process, sensor, initial = found.y[-4, -1], *np.exp(found.y[-3:, -1])
     model = linear_gaussian.LinearGaussian(a, process, 1.0, sensor, initial)
-    return Balanced(model, loss(data_model, model, num_timesteps), found.nfev)
+    return Balanced(model, loss(data_model, model, num_timesteps), int(found.nfev))
 
 
 class _Flow:
