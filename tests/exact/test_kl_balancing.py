@@ -240,7 +240,8 @@ def test_gradient_through_the_samples_that_p_is_given(flow_and_point):
     of p frozen: written out path by path with a frozen copy of every mean."""
     _, point = flow_and_point
     flow = kb._Flow(SLOW, 4, 1, 0.3, through=True)
-    *_, scales_now, a, q, r, p = unpacked(flow, point)
+    *_, a, q, _, p = unpacked(flow, point)
+    r = np.exp(point[-2])
     priors = np.append(p, np.full(flow.size - 1, q))
 
     def rows(values):

@@ -200,7 +200,7 @@ def divergence(model, factors, observed):
     >>> q = linear_gaussian.shared_factors(chain, chain, 8, None)
     >>> x_cov = learning.observation_covariance(chain, 8)
     >>> round(divergence(chain, q, x_cov), 4)
-    0.1335
+    0.142
     """
     moments = _moments(factors, observed)
     a, lagged = model.transition, moments.lagged.sum(0)
