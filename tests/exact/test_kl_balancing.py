@@ -108,7 +108,7 @@ def test_the_slope_is_the_derivative_of_the_best_bound(lookahead):
 
 
 def test_the_critical_weight_parts_two_kinds_of_ends():
-    beta, profiles = kb.critical_beta(SLOW, T, None, num_noises=8)
+    beta, profiles = kb.critical_beta(SLOW, T, None, num_noises=5)
     assert all(p.slope <= (1 / beta - 1) / 2 + 1e-12 for p in profiles)
     start = with_noise(SLOW, 0.8)
     above, below = (

@@ -306,15 +306,15 @@ def fixed_noise(data_model, num_timesteps, lookahead, beta, *, noise=None, famil
     return Balanced(model, loss(data_model, model, num_timesteps), 1)
 
 
-def critical_beta(data_model, num_timesteps, lookahead, *, num_noises=30):
+def critical_beta(data_model, num_timesteps, lookahead, *, num_noises=12):
     """Below this beta no sensor noise is left, wherever learning starts: J has no maximum.
 
         beta_c = 1 / (1 + 2 max_r s(r)),   s = d L*_k / d ln r per step
 
     Args:
       data_model, num_timesteps, lookahead: as in `profile`.
-      num_noises: r from .001 to 3 times that of the data at which s is computed, before the
-        largest is refined.
+      num_noises: r from .03 to 1.5 times that of the data at which s is computed, before the
+        largest is refined; below, s is about proportional to r.
 
     Returns:
       beta_c, 1 if s is nowhere positive; and the list of `Profile`, by rising r.
@@ -328,7 +328,7 @@ def critical_beta(data_model, num_timesteps, lookahead, *, num_noises=30):
     (True, 5)
     """
     truth = data_model.emission_cov.item()
-    logs = np.log(truth * np.geomspace(1e-3, 3.0, num_noises))
+    logs = np.log(truth * np.geomspace(0.03, 1.5, num_noises))
 
     def at(log_noise):
         return profile(data_model, num_timesteps, lookahead, float(np.exp(log_noise)))
@@ -337,7 +337,7 @@ def critical_beta(data_model, num_timesteps, lookahead, *, num_noises=30):
     top = int(np.argmax([each.slope for each in profiles]))
     around = logs[max(top - 1, 0)], logs[min(top + 1, num_noises - 1)]
     found = optimize.minimize_scalar(
-        lambda u: -at(u).slope, bounds=around, method="bounded", options={"xatol": 1e-4}
+        lambda u: -at(u).slope, bounds=around, method="bounded", options={"xatol": 1e-3}
     )
     steepest = max(-found.fun, profiles[top].slope, 0.0)
     return float(1 / (1 + 2 * steepest)), profiles
@@ -410,7 +410,7 @@ def _spare(emission, ends):
 # Gradient ascent with stopped gradients -----------------------------------------------------------
 
 
-def climb(data_model, num_timesteps, lookahead, beta, start, *, through=False, time=60.0):
+def climb(data_model, num_timesteps, lookahead, beta, start, *, through=False, time=1000.0):
     """Let q and p climb at once, each along its own gradient with the other's stopped.
 
     The flow d parameters / d time = gradient, nats per sequence, over the weights of q, its
