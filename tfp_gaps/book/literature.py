@@ -25,6 +25,7 @@ SCHEMES = {
     "past and present": {"first": None, "last": 0, "latents": "earlier"},
     "present": {"first": 0, "last": 0, "latents": "earlier"},
     "past, no latents": {"first": None, "last": 0, "latents": "none"},
+    "present, no latents": {"first": 0, "last": 0, "latents": "none"},
 }
 """Name of what q sees, and the rule: arguments of `exact.conditions.conditions`."""
 

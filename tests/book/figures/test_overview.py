@@ -84,6 +84,7 @@ def test_arrows_are_missing_where_the_conditions_hide(name):
         "past and present": 3,
         "present": 2,
         "past, no latents": 2,
+        "present, no latents": 1,
     }[name]
     assert (len(heads), len(missing)) == (sees, 5 - sees)
     label = found.get("aria-label")

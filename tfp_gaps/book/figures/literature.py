@@ -29,6 +29,7 @@ TITLES = {
     "past and present": "past and present",
     "present": "present and latents",
     "past, no latents": "past, without latents",
+    "present, no latents": "the present alone",
 }
 """How a figure calls each of `literature.SCHEMES`."""
 
@@ -63,8 +64,11 @@ def cells(seen):
 
 def grids(num_timesteps=6):
     """Figure with one grid for each scheme."""
-    fig, panels = plt.subplots(3, 2, figsize=(WIDTH, 5.9))
-    for axes, name in zip(panels.flat, literature.SCHEMES, strict=True):
+    rows = -(-len(literature.SCHEMES) // 2)
+    fig, panels = plt.subplots(rows, 2, figsize=(WIDTH, 2 * rows))
+    for axes in panels.flat[len(literature.SCHEMES) :]:
+        axes.remove()
+    for axes, name in zip(panels.flat, literature.SCHEMES, strict=False):
         found = cells(literature.scheme(name, num_timesteps))
         for kind, (_, colour) in KINDS.items():
             rows, columns = np.nonzero(found == kind)

@@ -25,6 +25,7 @@ PLACES = {
     "digits": ("conditioning",),
     "real-data": ("conditioning",),
     "literature": ("conditioning",),
+    "kl-balancing": ("conditioning",),
     "control": ("conditioning",),
     "world-models": ("conditioning",),
     "remedies": PARTS,
