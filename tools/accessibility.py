@@ -7,7 +7,6 @@ Not part of `make test`: a bare machine has no browser.
 """
 
 import argparse
-import io
 import json
 import pathlib
 import re
@@ -37,7 +36,11 @@ window.addEventListener("load", function () {
     note.textContent = JSON.stringify(found);
     document.body.appendChild(note);
   }
-  axe.run(document, {resultTypes: ["violations"]}).then(function (found) {
+  // Before they are set, formulas are no text.
+  var formulas = window.MathJax && MathJax.startup && MathJax.startup.promise;
+  Promise.resolve(formulas).then(function () {
+    return axe.run(document, {resultTypes: ["violations"]});
+  }).then(function (found) {
     say(found.violations.map(function (v) {
       return {id: v.id, impact: v.impact, help: v.help, count: v.nodes.length,
         where: v.nodes.slice(0, 3).map(function (n) { return n.html.slice(0, 200); }),
@@ -58,7 +61,7 @@ def script():
       packages.FetchError: if it cannot be fetched, or is not the expected archive.
     """
     archive = packages.fetch_archive(*PACKAGE, digest=DIGEST)
-    return packages.read_member(io.BytesIO(archive), "package/axe.min.js").decode()
+    return packages.read_member(archive, "package/axe.min.js").decode()
 
 
 def browser():
