@@ -337,7 +337,7 @@ def critical_beta(data_model, num_timesteps, lookahead, *, num_noises=12):
     top = int(np.argmax([each.slope for each in profiles]))
     around = logs[max(top - 1, 0)], logs[min(top + 1, num_noises - 1)]
     found = optimize.minimize_scalar(
-        lambda u: -at(u).slope, bounds=around, method="bounded", options={"xatol": 1e-3}
+        lambda u: -at(u).slope, bounds=around, method="bounded", options={"xatol": 5e-3}
     )
     steepest = max(-found.fun, profiles[top].slope, 0.0)
     return float(1 / (1 + 2 * steepest)), profiles
