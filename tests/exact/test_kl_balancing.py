@@ -7,6 +7,7 @@ import pytest
 
 from tfp_gaps.exact import kl_balancing as kb
 from tfp_gaps.exact import linear_gaussian as lg
+from tfp_gaps.exact.conditions import conditions
 from tfp_gaps.exact.linear_gaussian_learning import observation_covariance
 
 SLOW = lg.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
@@ -217,6 +218,13 @@ def flow_and_point():
     rng = np.random.default_rng(0)
     values = flow.vector(lg.LinearGaussian(0.5, 0.7, 1.0, 0.6, 0.9))
     return flow, values + 0.2 * rng.standard_normal(len(values))
+
+
+def test_the_flow_sees_what_its_look_ahead_shows():
+    for lookahead in (0, 2, None):
+        seen = kb._Flow(SLOW, 4, lookahead, 0.3, through=False).seen
+        shown = conditions(4, last=lookahead).observations
+        np.testing.assert_array_equal(seen, shown)
 
 
 def test_both_gradients_are_those_of_their_own_objectives(flow_and_point):

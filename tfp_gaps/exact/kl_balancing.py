@@ -256,8 +256,8 @@ def profile(data_model, num_timesteps, lookahead, noise, *, family="chain"):
 
     >>> chain = linear_gaussian.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
     >>> found = profile(chain, 8, None, 1.0)  # at the truth's own noise
-    >>> round(found.model.transition.item(), 4), round(found.loss, 6), round(found.slope, 6)
-    (0.9, 0.0, -0.0)
+    >>> round(found.model.transition.item(), 4), abs(found.loss) < 1e-9, abs(found.slope) < 1e-6
+    (0.9, True, True)
     """
     _check(data_model, num_timesteps, 1.0)
     build, starts = _family(data_model, num_timesteps, family)
@@ -337,7 +337,7 @@ def critical_beta(data_model, num_timesteps, lookahead, *, num_noises=12):
     top = int(np.argmax([each.slope for each in profiles]))
     around = logs[max(top - 1, 0)], logs[min(top + 1, num_noises - 1)]
     found = optimize.minimize_scalar(
-        lambda u: -at(u).slope, bounds=around, method="bounded", options={"xatol": 1e-3}
+        lambda u: -at(u).slope, bounds=around, method="bounded", options={"xatol": 5e-3}
     )
     steepest = max(-found.fun, profiles[top].slope, 0.0)
     return float(1 / (1 + 2 * steepest)), profiles
