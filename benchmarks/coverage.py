@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import special, stats
@@ -254,16 +255,24 @@ def _chosen(found):
     return next(name for name in found.diagnostics if basis.startswith(f"{name}, a lower bound"))
 
 
-def count(num_worlds=NUM_WORLDS, *, seed=0, effort=EFFORT, progress=None):
-    """Measure worlds of all families, in equal numbers: {family: `Count`}."""
-    counts = {}
+def count(num_worlds=NUM_WORLDS, *, seed=0, effort=EFFORT, counted=(), progress=None):
+    """Measure worlds of all families, in equal numbers: {family: `Count`}.
+
+    Args:
+      num_worlds: of all families together.
+      seed: int; each family has draws of its own.
+      effort: `Effort`.
+      counted: {family: `Count`} that need not be measured again.
+      progress: None, or a function of what is counted so far, called after each family.
+    """
+    counts = dict(counted)
     for index, (name, family) in enumerate(FAMILIES.items()):
-        rng = np.random.default_rng([seed, index])
-        worlds = family(rng, num_worlds // len(FAMILIES))
-        found = worlds.measured(seed + index, effort)
-        counts[name] = Count.of(found, worlds.evidence)
-        if progress is not None:
-            progress(name, counts[name], found)
+        if name not in counts:
+            rng = np.random.default_rng([seed, index])
+            worlds = family(rng, num_worlds // len(FAMILIES))
+            counts[name] = Count.of(worlds.measured(seed + index, effort), worlds.evidence)
+            if progress is not None:
+                progress(counts)
     return counts
 
 
@@ -285,28 +294,47 @@ def main(arguments=None):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--worlds", type=int, default=NUM_WORLDS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="PATH", help="also write the counts to this file")
+    parser.add_argument(
+        "--json",
+        metavar="PATH",
+        help="write the counts to this file, after each family; those of the same command and "
+        "commit that it holds already are kept",
+    )
     options = parser.parse_args(arguments)
+    command = f"python -m benchmarks.coverage --worlds {options.worlds} --seed {options.seed}"
+    command += f" --json {options.json}" if options.json else ""
     started = time.monotonic()
+    counted, before = _counted(options.json, _origin(command, options.seed, 0.0))
 
-    def progress(name, counted, found):
-        print(f"{name}: {counted}, {found.report.basis}", file=sys.stderr, flush=True)
+    def progress(counts):
+        print(f"{len(counts)} of {len(FAMILIES)} families", file=sys.stderr, flush=True)
+        if options.json:
+            shown = table(counts)
+            found = {
+                "table": {"header": shown.header, "rows": shown.rows},
+                "families": {name: vars(count) for name, count in counts.items()},
+            }
+            spent = before + time.monotonic() - started
+            results.save(options.json, found, _origin(command, options.seed, spent))
 
-    counts = count(options.worlds, seed=options.seed, progress=progress)
-    shown = table(counts)
-    print(shown)
-    if options.json:
-        origin = results.provenance(
-            command=f"python -m benchmarks.coverage --worlds {options.worlds} --seed "
-            f"{options.seed} --json {options.json}",
-            data="simulated",
-            seeds=[options.seed],
-            seconds=time.monotonic() - started,
-        )
-        families = {name: vars(found) for name, found in counts.items()}
-        cells = {"header": shown.header, "rows": shown.rows}
-        results.save(options.json, {"table": cells, "families": families}, origin)
+    print(table(count(options.worlds, seed=options.seed, counted=counted, progress=progress)))
     return 0
+
+
+def _origin(command, seed, seconds):
+    return results.provenance(command=command, data="simulated", seeds=[seed], seconds=seconds)
+
+
+def _counted(path, origin):
+    """({family: `Count`} that an interrupted run of the same code left, its seconds)."""
+    if path is None or not Path(path).is_file():
+        return {}, 0.0
+    stored = results.load(path)
+    same = ("command", "commit", "versions")
+    if any(stored["provenance"][key] != origin[key] for key in same):
+        return {}, 0.0
+    counts = {name: Count(**found) for name, found in stored["families"].items()}
+    return counts, stored["provenance"]["seconds"]
 
 
 if __name__ == "__main__":
