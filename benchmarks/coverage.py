@@ -304,7 +304,8 @@ def main(arguments=None):
     command = f"python -m benchmarks.coverage --worlds {options.worlds} --seed {options.seed}"
     command += f" --json {options.json}" if options.json else ""
     started = time.monotonic()
-    counted, before = _counted(options.json, _origin(command, options.seed, 0.0))
+    origin = results.provenance(command=command, data="simulated", seeds=[options.seed], seconds=0)
+    counted, before = _counted(options.json, origin)
 
     def progress(counts):
         print(f"{len(counts)} of {len(FAMILIES)} families", file=sys.stderr, flush=True)
@@ -314,15 +315,11 @@ def main(arguments=None):
                 "table": {"header": shown.header, "rows": shown.rows},
                 "families": {name: vars(count) for name, count in counts.items()},
             }
-            spent = before + time.monotonic() - started
-            results.save(options.json, found, _origin(command, options.seed, spent))
+            spent = round(before + time.monotonic() - started, 1)
+            results.save(options.json, found, origin | {"seconds": spent})
 
     print(table(count(options.worlds, seed=options.seed, counted=counted, progress=progress)))
     return 0
-
-
-def _origin(command, seed, seconds):
-    return results.provenance(command=command, data="simulated", seeds=[seed], seconds=seconds)
 
 
 def _counted(path, origin):
