@@ -15,11 +15,11 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy import special, stats
 
+from benchmarks import resuming
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.book import results
 from tfp_gaps.measuring import Effort, measure
@@ -305,7 +305,8 @@ def main(arguments=None):
     command += f" --json {options.json}" if options.json else ""
     started = time.monotonic()
     origin = results.provenance(command=command, data="simulated", seeds=[options.seed], seconds=0)
-    counted, before = _counted(options.json, origin)
+    stored, before = resuming.stored(options.json, origin)
+    counted = {name: Count(**found) for name, found in stored.get("families", {}).items()}
 
     def progress(counts):
         print(f"{len(counts)} of {len(FAMILIES)} families", file=sys.stderr, flush=True)
@@ -320,18 +321,6 @@ def main(arguments=None):
 
     print(table(count(options.worlds, seed=options.seed, counted=counted, progress=progress)))
     return 0
-
-
-def _counted(path, origin):
-    """({family: `Count`} that an interrupted run of the same code left, its seconds)."""
-    if path is None or not Path(path).is_file():
-        return {}, 0.0
-    stored = results.load(path)
-    same = ("command", "commit", "versions")
-    if any(stored["provenance"][key] != origin[key] for key in same):
-        return {}, 0.0
-    counts = {name: Count(**found) for name, found in stored["families"].items()}
-    return counts, stored["provenance"]["seconds"]
 
 
 if __name__ == "__main__":
