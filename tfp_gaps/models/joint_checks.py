@@ -377,6 +377,8 @@ def normalised(model, parts, log_q):
     eps = np.finfo(log_density.dtype).eps
     for datum in range(numbers.shape[1]):
         free, log_u = numbers[:, datum], log_density[:, datum]
+        if len(np.unique(free, axis=0)) < 0.99 * len(free):
+            continue  # the sampler ran into the smallest number of its precision
         spread = np.maximum(free.std(0), np.finfo(np.float64).tiny)
         if eps * max(np.max(np.abs(free).mean(0) / spread), np.abs(log_u).max()) > 1e-3:
             continue  # rounding, which is looked at elsewhere
