@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks import parts
 from benchmarks.sizes import CLIP_NORM, LEARNING_RATE, observations
 from tfp_gaps._tensorflow import tf, tfk
-from tfp_gaps.book.experiments.sequential import negative_elbo
+from tfp_gaps.sequential.fitting import negative_elbo
 from tfp_gaps.bounds import elbo_terms
 from tfp_gaps.models.state_space import StateSpace
 from tfp_gaps.networks import replica_seeds

@@ -10,7 +10,7 @@ Five settings matter to results, speed or stored outputs, so they are made once,
 * on a CPU, oneDNN's uncompiled product of a rank-4 with a rank-2 or rank-3 tensor, as `z @ W` in a
   user's own model, overwrites memory in TensorFlow 2.18 to 2.21, and its `einsum` with an ellipsis
   gives wrong numbers, "...i,ij->...j" of two matrices too: such products are rewritten, and those
-  out of reach are refused before they run (`refuse_faulty_products`).
+  out of reach are refused before they run (`faulty_product`).
   (Without oneDNN, TF_ENABLE_ONEDNN_OPTS=0, training a VAE takes 10 to 25 % longer, an uncompiled
   training step of a state-space model 0 to 10 %, a filter that proposes from a network 10 to 18 %.)
 
@@ -185,34 +185,31 @@ if _SPOILS:
     gen_linalg_ops.einsum = _without_ellipsis(gen_linalg_ops.einsum)
 
 
-def refuse_faulty_products(function, *arguments, what):
-    """Refuse code that reaches a product which oneDNN spoils, before any of it is run.
+def faulty_product(function, *arguments):
+    """The first product in a user's code that oneDNN spoils, as half a sentence, or None.
 
     What was traced before this package was imported, or loaded from a file, holds products that
-    are no longer rewritten. The code is traced, and its graph with all functions searched.
+    are no longer rewritten. The code is traced, not run, and its graph with all functions searched.
 
     Args:
-      function: callable of tensors, or of structures of them.
+      function: callable of tensors, or of structures of them, that returns such.
       arguments: tensors or `tf.TensorSpec`, or structures of them; only shapes and types count.
-      what: names the code, such as "model.transition".
-
-    Raises:
-      ValueError: if a product in it is, or may be, spoilt.
     """
     if not _SPOILS:
-        return
+        return None
     graph = tf.function(function, autograph=False).get_concrete_function(*arguments).graph
     library = graph.as_graph_def().library.function
     for part in (graph, *(function_def_to_graph(traced) for traced in library)):
         for operation in part.get_operations():
             if _is_spoilt(operation):
                 shapes = " by ".join(str(value.shape) for value in operation.inputs)
-                raise ValueError(
-                    f"{what} reaches a {operation.type} of {shapes} that TensorFlow's oneDNN "
-                    f"kernels compute wrongly or in foreign memory, traced before tfp_gaps could "
-                    f"rewrite it. Import tfp_gaps before TensorFlow functions are traced, use "
-                    f"tfp_gaps.networks.flat_matmul, or set TF_ENABLE_ONEDNN_OPTS=0."
+                return (
+                    f"reaches a {operation.type} of {shapes}, which oneDNN's kernels compute "
+                    f"wrongly or in foreign memory, and which was traced before tfp_gaps could "
+                    f"rewrite it. Import tfp_gaps first, use tfp_gaps.networks.flat_matmul, or set "
+                    f"TF_ENABLE_ONEDNN_OPTS=0 before TensorFlow is imported."
                 )
+    return None
 
 
 def _is_spoilt(operation):
@@ -226,9 +223,10 @@ def _is_spoilt(operation):
         return _REWRITTEN not in operation.name
     return left >= 4 and left > right
 
+
 tf.config.experimental.enable_tensor_float_32_execution(False)
 # Bounds compile anew for each model and network they are given, which is meant; TensorFlow's
 # advice against it would land in the chapters.
 tf.get_logger().setLevel("ERROR")
 
-__all__ = ["compiles", "on_gpu", "refuse_faulty_products", "tf", "tfk", "tfp"]
+__all__ = ["compiles", "faulty_product", "on_gpu", "tf", "tfk", "tfp"]

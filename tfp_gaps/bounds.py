@@ -22,9 +22,11 @@ import numpy as np
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import compiles, tf
 from tfp_gaps.estimate import Estimate
+from tfp_gaps.models.own import as_state_space
 from tfp_gaps.models.state_space import log_likelihood
 from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors import families
+from tfp_gaps.posteriors.own import as_posterior
 from tfp_gaps.sequences import as_sequences
 
 
@@ -166,7 +168,8 @@ def elbo(
     >>> profile.divergence.shape, profile.bound.per_sequence().shape
     ((5, 1, 4), (1, 4))
     """
-    sequences = as_sequences(sequences)
+    model, sequences = as_state_space(model), as_sequences(sequences)
+    posterior = as_posterior(posterior, model)
     _checks.integer(repetitions, "repetitions", minimum=1)
 
     @tf.function(jit_compile=compiles(jit_compile))
@@ -224,7 +227,8 @@ def iwae(
     >>> iwae(model, q, np.zeros([5, 4, 3]), num_samples=10, seed=0).per_sequence().shape
     (1, 4)
     """
-    sequences = as_sequences(sequences)
+    model, sequences = as_state_space(model), as_sequences(sequences)
+    posterior = as_posterior(posterior, model)
     advice = "K = 1 is a one-sample ELBO; use 100 for tables."
     k = _checks.integer(num_samples, "num_samples", minimum=1, advice=advice)
     _checks.integer(repetitions, "repetitions", minimum=1)

@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 
-from tfp_gaps._tensorflow import tf, tfp
+from tfp_gaps._tensorflow import faulty_product, tf, tfp
 
 tfd = tfp.distributions
 
@@ -192,6 +192,7 @@ def shapes(model, example):
     Counts of draws and data that occur in no event shape keep broadcasting from hiding it; a single
     datum is what a plate without an axis of its own takes for one.
     """
+    _products(model, example)
     taken = {*np.shape(example), *(size for shape in model._free_shapes for size in shape)}
     taken |= {size for shape in _values(model, model._structure) for size in shape}
     draws, data = [prime for prime in _PRIMES if prime not in taken][:2]
@@ -218,6 +219,18 @@ def shapes(model, example):
                 f"ln p(x, z) of one draw is {float(alone[0, 0]):.6g} alone, but "
                 f"{float(total[-1, -1]):.6g} beside others: draws or data are mixed. {_SHAPES}"
             )
+
+
+def _products(model, example):
+    """Refuse products that TensorFlow gets wrong, before one is run."""
+    x = np.broadcast_to(example, [2, *np.shape(example)])
+    with users_code("the model at 2 draws of 2 data", _SHAPES):
+        fault = faulty_product(
+            lambda numbers: model.log_joint(model.constrain(numbers)[0], x),
+            _probe_numbers(model, 2, 2),
+        )
+    if fault:
+        raise ValueError(f"the model {fault}")
 
 
 # --- densities ------------------------------------------------------------------------------------

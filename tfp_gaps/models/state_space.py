@@ -9,7 +9,7 @@ the latent state and hide the conditioning gap (Bayer et al. 2021 study exactly 
 
 Shapes: latents are [time, replicas, batch, latent], or [replicas, batch, latent] for a single step.
 A model is anything that offers `num_replicas`, `latent_size`, `initial()`, `transition(z, u)` and
-`emission(z)` as here.
+`emission(z)` as here; `models.own` checks and takes those in other words.
 """
 
 from typing import NamedTuple
@@ -167,6 +167,7 @@ class LinearGaussianStateSpace(tf.Module):
     def __init__(self, exact, *, num_replicas=1, name="linear_gaussian_state_space"):
         super().__init__(name=name)
         self.num_replicas = integer(num_replicas, "num_replicas", minimum=1)
+        self.exact = exact
         # Transposed: states are rows.
         self._transition = tf.constant(exact.transition.T, tf.float32)
         self._emission = tf.constant(exact.emission.T, tf.float32)

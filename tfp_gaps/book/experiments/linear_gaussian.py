@@ -15,7 +15,7 @@ from scipy import stats
 
 from tfp_gaps import _checks, bounds, training
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.book.experiments.sequential import negative_elbo
+from tfp_gaps.sequential.fitting import negative_elbo
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.models.state_space import LinearGaussianStateSpace

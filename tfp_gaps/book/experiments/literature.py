@@ -12,7 +12,7 @@ import numpy as np
 from tfp_gaps import _checks, bounds, training
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.book import literature
-from tfp_gaps.book.experiments.sequential import negative_elbo
+from tfp_gaps.sequential.fitting import negative_elbo
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact import conditions as exact_conditions
 from tfp_gaps.exact import linear_gaussian as exact

@@ -1,0 +1,118 @@
+"""An approximate posterior of sequences in a user's own words.
+
+    q(z_{1:T} | x_{1:T}) = prod_t q(z_t | z_{t-1}, C_t)
+
+Either an object with two methods, as `look_ahead.LookAheadNetwork` has them:
+
+* `context(batch)`: a summary of C_t for each t, [time, replicas, batch, features], from a
+  `sequences.Batch` of tensors [time, replicas, batch, channels];
+* `factor(prior, latent, context)`: the factor q(z_t | z_{t-1}, C_t) from p(z_t | z_{t-1}), z_{t-1}
+  [..., replicas, batch, latent] (None at the first step) and row t of the context;
+
+or a callable, x [time, sequences, channels] -> normal over z [time, sequences, latent], whose
+factors are independent over time. Where there are controls it is called with (x, controls).
+Normals may be written as `models.own` takes them.
+"""
+
+from tfp_gaps._tensorflow import faulty_product, tf, tfp
+from tfp_gaps.models.own import diagonal_normal, own_words
+from tfp_gaps.models.state_space import DiagonalNormal
+from tfp_gaps.posteriors import look_ahead
+from tfp_gaps.sequences import Batch
+
+tfd = tfp.distributions
+
+
+class OwnPosterior:
+    """A posterior that offers `context` and `factor`, with checks, and with paths drawn from it."""
+
+    def __init__(self, posterior):
+        self.posterior = posterior
+        self.conditions = getattr(posterior, "conditions", None)
+
+    def context(self, batch):
+        """As the posterior's own, checked: [time, replicas, batch, features]."""
+        found = tf.convert_to_tensor(self.posterior.context(batch))
+        wanted = batch.observations.shape[:3]
+        if found.shape.rank != 4 or not found.shape[:3].is_compatible_with(wanted):
+            raise ValueError(
+                f"posterior.context(batch) must have shape [time, replicas, batch, features] with "
+                f"{tuple(wanted)} first, but has {found.shape}. Give one row per step and sequence."
+            )
+        return found
+
+    def factor(self, prior, latent, context):
+        """As the posterior's own: `DiagonalNormal` [..., replicas, batch, latent]."""
+        leading = tf.broadcast_static_shape(prior.mean.shape[:-1], context.shape[:-1])
+        found = self.posterior.factor(prior, latent, context)
+        shape = [*leading, prior.mean.shape[-1]]
+        return diagonal_normal(found, "posterior.factor(prior, z, context)", shape)
+
+    def sample_path(self, model, context, noise, *, controls=None):
+        """As `LookAheadNetwork.sample_path`."""
+        return look_ahead.sample_path(self, model, context, noise, controls)
+
+
+class IndependentOverTime:
+    """A callable x -> normal over z_{1:T} as a posterior: the context is its mean and scale."""
+
+    def __init__(self, function, latent_size):
+        self.function, self.latent_size = function, latent_size
+        self.conditions = getattr(function, "conditions", None)
+
+    def context(self, batch):
+        observations, controls, mask = batch
+        if mask is not None or observations.shape[1] != 1:
+            raise ValueError(
+                "a callable posterior takes x [time, sequences, channels] of one replica without "
+                "missing values. Give an object with context(batch) and factor(prior, z, context)."
+            )
+        arguments = [part[:, 0] for part in (observations, controls) if part is not None]
+        shape = [*observations.shape[:1], observations.shape[2], self.latent_size]
+        found = diagonal_normal(self.function(*arguments), "posterior(x)", shape)
+        return tf.concat(found, -1)[:, tf.newaxis]
+
+    def factor(self, prior, latent, context):
+        return DiagonalNormal(*tf.split(context, 2, axis=-1))
+
+
+def as_posterior(posterior, model):
+    """The posterior as the library uses it; None stays None.
+
+    Args:
+      posterior: what the module's description asks for.
+      model: as from `models.own.as_state_space`.
+
+    Raises:
+      ValueError: for anything else, named, and for one that reaches a product is
+        wrong (`faulty_product`).
+    """
+    if posterior is None or hasattr(posterior, "sample_path"):
+        return posterior
+    if hasattr(posterior, "context") and hasattr(posterior, "factor"):
+        return _checked(OwnPosterior(posterior), model)
+    if not callable(posterior) or isinstance(posterior, tfd.Distribution):
+        raise ValueError(
+            f"a posterior of sequences must offer context(batch) and factor(prior, z, context), or "
+            f"be a callable of x [time, sequences, channels], but is a {type(posterior).__name__}. "
+            f"See tfp_gaps.posteriors.own."
+        )
+    return _checked(OwnPosterior(IndependentOverTime(posterior, model.latent_size)), model)
+
+
+def _checked(own, model, num_timesteps=3, size=2):
+    """Trace context and factors at a trial; nothing is run."""
+
+    def factors(noise, observations, *controls):
+        batch = Batch(observations, *controls)
+        return own.sample_path(model, own.context(batch), noise, controls=batch.controls)
+
+    shape = [num_timesteps, model.num_replicas, size]
+    sizes = (model.latent_size, model.observation_size, model.control_size)
+    arguments = [tf.TensorSpec([*shape, part]) for part in sizes if part]
+    with own_words("posterior"):
+        tf.function(factors, autograph=False).get_concrete_function(*arguments)
+        fault = faulty_product(factors, *arguments)
+    if fault:
+        raise ValueError(f"the posterior {fault}")
+    return own
