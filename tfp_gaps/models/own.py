@@ -19,7 +19,12 @@ from tfp_gaps import _checks
 from tfp_gaps._tensorflow import faulty_product, tf, tfp
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
 from tfp_gaps.models.joint_checks import users_code
-from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace, StateSpace
+from tfp_gaps.models.state_space import (
+    DiagonalNormal,
+    LinearGaussianStateSpace,
+    StateSpace,
+    check_channels,
+)
 
 tfd = tfp.distributions
 
@@ -58,12 +63,13 @@ class OwnStateSpace:
         return self.model.emission(latent)
 
 
-def as_state_space(model):
+def as_state_space(model, sequences=None):
     """The model as the library uses it, after a check of what its methods return.
 
     Args:
       model: what the module's description asks for, or `tfd.LinearGaussianStateSpaceModel` with
         constant matrices, noises of mean zero and diagonal covariances.
+      sequences: `Sequences`, or None; where values are missing, channels must be independent.
 
     Raises:
       ValueError: for anything else, named; for a method that returns a wrong shape or type, mixes
@@ -89,13 +95,21 @@ def as_state_space(model):
             f"u) and emission(z), but this {type(model).__name__} lacks {', '.join(missing)}. Add "
             f"them, or give a tfd.LinearGaussianStateSpaceModel."
         )
+    own = OwnStateSpace(model, _sizes(model))
+    if sequences is not None and sequences.mask is not None:
+        check_channels(own.emission(tf.zeros([own.num_replicas, 1, own.latent_size])))
+    return own
+
+
+def _sizes(model):
+    """Those of a model that was checked before, or is now."""
     try:
         sizes = _CHECKED.get(model)
     except TypeError:  # neither hashable nor weakly referable: checked anew
-        return OwnStateSpace(model, _check(model))
+        return _check(model)
     if sizes is None:
         sizes = _CHECKED[model] = _check(model)
-    return OwnStateSpace(model, sizes)
+    return sizes
 
 
 def as_linear_gaussian(model):

@@ -18,7 +18,6 @@ from tfp_gaps._tensorflow import faulty_product, tf, tfp
 from tfp_gaps.models.own import diagonal_normal, own_words
 from tfp_gaps.models.state_space import DiagonalNormal
 from tfp_gaps.posteriors import look_ahead
-from tfp_gaps.sequences import Batch
 
 tfd = tfp.distributions
 
@@ -76,12 +75,13 @@ class IndependentOverTime:
         return DiagonalNormal(*tf.split(context, 2, axis=-1))
 
 
-def as_posterior(posterior, model):
+def as_posterior(posterior, model, sequences):
     """The posterior as the library uses it; None stays None.
 
     Args:
       posterior: what the module's description asks for.
       model: as from `models.own.as_state_space`.
+      sequences: `Sequences` for whose shapes it is tried.
 
     Raises:
       ValueError: for anything else, named, and for one that reaches a product is
@@ -90,29 +90,30 @@ def as_posterior(posterior, model):
     if posterior is None or hasattr(posterior, "sample_path"):
         return posterior
     if hasattr(posterior, "context") and hasattr(posterior, "factor"):
-        return _checked(OwnPosterior(posterior), model)
+        return _checked(OwnPosterior(posterior), model, sequences)
     if not callable(posterior) or isinstance(posterior, tfd.Distribution):
         raise ValueError(
             f"a posterior of sequences must offer context(batch) and factor(prior, z, context), or "
             f"be a callable of x [time, sequences, channels], but is a {type(posterior).__name__}. "
             f"See tfp_gaps.posteriors.own."
         )
-    return _checked(OwnPosterior(IndependentOverTime(posterior, model.latent_size)), model)
+    return _checked(
+        OwnPosterior(IndependentOverTime(posterior, model.latent_size)), model, sequences
+    )
 
 
-def _checked(own, model, num_timesteps=3, size=2):
-    """Trace context and factors at a trial; nothing is run."""
+def _checked(own, model, sequences, size=2):
+    """Trace context and factors for sequences of these shapes; nothing is run."""
+    shape = [sequences.num_timesteps, model.num_replicas, size]
 
-    def factors(noise, observations, *controls):
-        batch = Batch(observations, *controls)
+    def factors(noise, batch):
         return own.sample_path(model, own.context(batch), noise, controls=batch.controls)
 
-    shape = [num_timesteps, model.num_replicas, size]
-    sizes = (model.latent_size, model.observation_size, model.control_size)
-    arguments = [tf.TensorSpec([*shape, part]) for part in sizes if part]
+    noise = tf.TensorSpec([*shape, model.latent_size])
+    batch = sequences.batch.map(lambda part: tf.TensorSpec([*shape, part.shape[-1]]))
     with own_words("posterior"):
-        tf.function(factors, autograph=False).get_concrete_function(*arguments)
-        fault = faulty_product(factors, *arguments)
+        tf.function(factors, autograph=False).get_concrete_function(noise, batch)
+        fault = faulty_product(factors, noise, batch)
     if fault:
         raise ValueError(f"the posterior {fault}")
     return own

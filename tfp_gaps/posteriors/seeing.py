@@ -137,7 +137,7 @@ class Seen:
         return figure
 
     def price(self, model):
-        """What these conditions cost the best q of a linear-Gaussian world: `exact.conditions.Parts`.
+        """What these conditions cost the best q of a linear-Gaussian model.
 
         Args:
           model: `exact.linear_gaussian.LinearGaussian`, `LinearGaussianStateSpace` or
@@ -145,6 +145,7 @@ class Seen:
             z_{t-1}, else scalar.
 
         Returns:
+          `exact.conditions.Parts`.
           `latents`: nats per sequence for hidden earlier latents, an approximation gap;
           `observations`: for hidden observations, the conditioning gap.
 
@@ -215,11 +216,11 @@ def conditions_of(posterior, model, data):
     """
     if isinstance(model, Model):
         return _columns(posterior, model, data)
-    model = as_state_space(model)
-    posterior = as_posterior(posterior, model)
     sequences = as_sequences(data).first(_MOST)
     if not len(sequences):
         raise ValueError("conditions_of needs at least one sequence, but got none.")
+    model = as_state_space(model, sequences)
+    posterior = as_posterior(posterior, model, sequences)
     return _Probe(posterior, model, sequences).run()
 
 
