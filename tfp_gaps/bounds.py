@@ -168,8 +168,9 @@ def elbo(
     >>> profile.divergence.shape, profile.bound.per_sequence().shape
     ((5, 1, 4), (1, 4))
     """
-    model, sequences = as_state_space(model), as_sequences(sequences)
-    posterior = as_posterior(posterior, model)
+    sequences = as_sequences(sequences)
+    model = as_state_space(model, sequences)
+    posterior = as_posterior(posterior, model, sequences)
     _checks.integer(repetitions, "repetitions", minimum=1)
 
     @tf.function(jit_compile=compiles(jit_compile))
@@ -227,8 +228,9 @@ def iwae(
     >>> iwae(model, q, np.zeros([5, 4, 3]), num_samples=10, seed=0).per_sequence().shape
     (1, 4)
     """
-    model, sequences = as_state_space(model), as_sequences(sequences)
-    posterior = as_posterior(posterior, model)
+    sequences = as_sequences(sequences)
+    model = as_state_space(model, sequences)
+    posterior = as_posterior(posterior, model, sequences)
     advice = "K = 1 is a one-sample ELBO; use 100 for tables."
     k = _checks.integer(num_samples, "num_samples", minimum=1, advice=advice)
     _checks.integer(repetitions, "repetitions", minimum=1)

@@ -128,7 +128,8 @@ def reverse_filter(
     >>> reverse_filter(model, made, latents, num_particles=100, seed=0).shape
     (1, 5)
     """
-    model, sequences = as_state_space(model), as_sequences(sequences)
+    sequences = as_sequences(sequences)
+    model = as_state_space(model, sequences)
     wanted = (*sequences.observations.shape[:2], model.latent_size)
     latents = _checks.finite_array(latents, "latents")
     if latents.shape != wanted:
@@ -152,7 +153,8 @@ def made_sequences(model, like, *, seed):
     Returns:
       `Sequences`, and float32 latents [time, sequences, latent], a draw of the posterior of each.
     """
-    model, like = as_state_space(model), as_sequences(like)
+    like = as_sequences(like)
+    model = as_state_space(model, like)
     keys = [replica_seeds([seed], purpose) for purpose in ("made latents", "made observations")]
     shape = [like.num_timesteps, len(like), model.latent_size]
     # Row t of these controls acts into step t; `sample_latents` takes those out of it.
@@ -170,9 +172,10 @@ def _run(model, posterior, sequences, num_particles, seed, particles_at_once, la
         # On a CPU the speed is the same from 2,500 to 25,000; a GPU starves on so few.
         particles_at_once = 100_000 if on_gpu() else 10_000
     _checks.integer(particles_at_once, "particles_at_once", minimum=1)
-    model, sequences = as_state_space(model), as_sequences(sequences)
+    sequences = as_sequences(sequences)
+    model = as_state_space(model, sequences)
     _check(model, sequences)
-    posterior = as_posterior(posterior, model)
+    posterior = as_posterior(posterior, model, sequences)
     run = tf.function(_filter, jit_compile=on_gpu())
     total = len(sequences)
     num_batches = math.ceil(total * num_particles / max(particles_at_once, num_particles))

@@ -211,6 +211,16 @@ def step(model, latent, noise, control=None):
     return prior.mean + prior.scale * noise
 
 
+def check_channels(emission):
+    """Refuse an emission whose channels cannot be left out one by one, where values are missing."""
+    if not isinstance(emission, tfd.Independent) or emission.distribution.event_shape.rank != 0:
+        raise ValueError(
+            f"where values are missing the emission must be tfd.Independent over its channels, but "
+            f"is a {type(emission).__name__}: a channel could not be left out. Return "
+            f"tfd.Independent(tfd.Normal(mean, scale), 1), for instance."
+        )
+
+
 def log_likelihood(model, latents, observations, mask=None):
     """Evaluate ln p(x_t | z_t) over the observed channels, in nats per step.
 
@@ -224,10 +234,14 @@ def log_likelihood(model, latents, observations, mask=None):
     Returns:
       log_likelihood: [..., replicas, batch]. A step without any observation adds zero: missing
       values are integrated out, which for independent channels means left out.
+
+    Raises:
+      ValueError: for a mask where the emission does not say that its channels are independent.
     """
     emission = model.emission(latents)
     if mask is None:
         return emission.log_prob(observations)
+    check_channels(emission)
     per_channel = emission.distribution.log_prob(observations)
     return tf.reduce_sum(tf.cast(mask, per_channel.dtype) * per_channel, -1)
 

@@ -144,9 +144,9 @@ def measure_sequence(model, posterior, sequences, *, seed, effort=None):
     """
     effort = SequenceEffort() if effort is None else effort
     sequences, known = as_sequences(sequences), as_linear_gaussian(model)
-    model = as_state_space(model)
+    model = as_state_space(model, sequences)
     _check(model, sequences, effort)
-    own = as_posterior(posterior, model)
+    own = as_posterior(posterior, model, sequences)
     seen = conditions_of(own, model, sequences)
     networks = _fresh(model, sequences, seen, effort, seed)
     exact = None if known is None or sequences.mask is not None else known
