@@ -132,9 +132,9 @@ def test_what_is_wrong_is_said_in_one_sentence(case):
 
 
 def test_what_is_no_model_is_refused_by_name():
+    state, moves = tfd.Categorical([0.0]), tfd.Categorical([[0.0]])
     with pytest.raises(ValueError, match="this HiddenMarkovModel lacks num_replicas"):
-        as_state_space(tfd.HiddenMarkovModel(
-            tfd.Categorical([0.0]), tfd.Categorical([[0.0]]), tfd.Normal([0.0], 1.0), 3))  # fmt: skip
+        as_state_space(tfd.HiddenMarkovModel(state, moves, tfd.Normal([0.0], 1.0), 3))
 
 
 def test_missing_values_need_channels_that_can_be_left_out():

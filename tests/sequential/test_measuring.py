@@ -131,6 +131,6 @@ def test_what_does_not_fit_is_said():
         (model, np.where(X > 2, np.nan, X), SMALL, "Mask missing values"),
         (object(), X, SMALL, "this object lacks num_replicas"),
     ]
-    for model, x, effort, message in cases:
+    for wrong, x, effort, message in cases:
         with pytest.raises(ValueError, match=message):
-            measure_sequence(model, q, x, seed=0, effort=effort)
+            measure_sequence(wrong, q, x, seed=0, effort=effort)

@@ -21,7 +21,7 @@ from tfp_gaps.exact import linear_gaussian
 from tfp_gaps.models.joint import Model
 from tfp_gaps.models.own import as_linear_gaussian, as_state_space
 from tfp_gaps.networks import for_replicas
-from tfp_gaps.posteriors.conditions import LookAhead
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.own import as_posterior
 from tfp_gaps.sequences import Sequences, as_sequences
 
@@ -54,11 +54,17 @@ class Seen:
 
     @property
     def conditions(self):
-        """The `LookAhead` that shows exactly this, the smallest, or None if there is none."""
+        """The `LookAhead` that shows exactly this, or None if there is none.
+
+        Under full conditions the past counts as seen where z_{t-1} is: given it, the posterior's
+        own factors do not depend on x_{1:t-1}.
+        """
         size = len(self.observations)
+        seen = self.observations | self._beside_the_point(FULL)
         for k in (*range(size - 1), math.inf):
             shown = LookAhead(k)(size)
-            if np.array_equal(shown, self.observations) and not self._controls_beyond(shown).any():
+            used = seen if k == math.inf else self.observations
+            if np.array_equal(shown, used) and not self._controls_beyond(shown).any():
                 return LookAhead(k)
         return None
 
@@ -69,16 +75,18 @@ class Seen:
 
     @property
     def meant(self):
-        """`LookAhead` to compare with: the declared one, or else that of most steps."""
+        """`LookAhead` to compare with: the declared one, that found, or that of most steps."""
         if self.declared is not None:
             return self.declared
+        if self.conditions is not None:
+            return self.conditions
         size = len(self.observations)
         reach = [
             int(np.flatnonzero(row).max(initial=t)) - t for t, row in enumerate(self.observations)
         ]
         ends = [t + k >= size - 1 and k > 0 for t, k in enumerate(reach)]
         inner = [max(k, 0) for k, end in zip(reach, ends, strict=True) if not end]
-        return LookAhead(int(np.median(inner))) if len(inner) > size / 2 else LookAhead(math.inf)
+        return LookAhead(int(np.median(inner))) if len(inner) > size / 2 else FULL
 
     @property
     def leaks(self):
@@ -99,10 +107,18 @@ class Seen:
     def blind(self):
         """What `meant` shows and q does not use, one sentence for each."""
         missing = self.meant(len(self.observations)) & ~self.observations
+        missing &= ~self._beside_the_point(self.meant)
         return [
             f"q(z_{t + 1}) does not use x_{s + 1}, which {self.meant.label} conditions show"
             for t, s in zip(*np.nonzero(missing), strict=True)
         ]
+
+    def _beside_the_point(self, conditions):
+        """What of the past says nothing more under these conditions, because z_{t-1} is used."""
+        size = len(self.observations)
+        if conditions != FULL or not self.latents[np.arange(1, size), np.arange(size - 1)].all():
+            return np.zeros([size, size], bool)
+        return np.tri(size, k=-1, dtype=bool)
 
     def _controls_beyond(self, shown):
         return np.zeros_like(shown) if self.controls is None else self.controls & ~shown
