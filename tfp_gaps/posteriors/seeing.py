@@ -56,14 +56,13 @@ class Seen:
     def conditions(self):
         """The `LookAhead` that shows exactly this, or None if there is none.
 
-        Under full conditions the past counts as seen where z_{t-1} is: given it, the posterior's
-        own factors do not depend on x_{1:t-1}.
+        Where all of the future is shown, the past counts as seen if z_{t-1} is: given it, the
+        posterior's own factors do not depend on x_{1:t-1}.
         """
         size = len(self.observations)
-        seen = self.observations | self._beside_the_point(FULL)
         for k in (*range(size - 1), math.inf):
             shown = LookAhead(k)(size)
-            used = seen if k == math.inf else self.observations
+            used = self.observations | self._beside_the_point(shown)
             if np.array_equal(shown, used) and not self._controls_beyond(shown).any():
                 return LookAhead(k)
         return None
@@ -106,19 +105,18 @@ class Seen:
     @property
     def blind(self):
         """What `meant` shows and q does not use, one sentence for each."""
-        missing = self.meant(len(self.observations)) & ~self.observations
-        missing &= ~self._beside_the_point(self.meant)
+        shown = self.meant(len(self.observations))
+        missing = shown & ~self.observations & ~self._beside_the_point(shown)
         return [
             f"q(z_{t + 1}) does not use x_{s + 1}, which {self.meant.label} conditions show"
             for t, s in zip(*np.nonzero(missing), strict=True)
         ]
 
-    def _beside_the_point(self, conditions):
-        """What of the past says nothing more under these conditions, because z_{t-1} is used."""
-        size = len(self.observations)
-        if conditions != FULL or not self.latents[np.arange(1, size), np.arange(size - 1)].all():
-            return np.zeros([size, size], bool)
-        return np.tri(size, k=-1, dtype=bool)
+    def _beside_the_point(self, shown):
+        """The past at steps to which all of the future is shown and which use z_{t-1}."""
+        size = len(shown)
+        rows = self.latents.any(1) & shown[:, -1]
+        return np.tri(size, k=-1, dtype=bool) & rows[:, np.newaxis]
 
     def _controls_beyond(self, shown):
         return np.zeros_like(shown) if self.controls is None else self.controls & ~shown
