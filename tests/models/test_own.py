@@ -175,10 +175,11 @@ for f in early:
         z = yield tfd.JointDistributionCoroutine.Root(tfd.Sample(tfd.Normal(0., 1.), 2, name="z"))
         yield x(z)
     joint = tfd.JointDistributionNamed({"z": tfd.Sample(tfd.Normal(0., 1.), 2), "x": x})
-    for run in (
+    runs = [
         lambda: particle_filter(Mine(), np.zeros([3, 2, 3]), num_particles=2000, seed=0),
         lambda: Model(joint, "x", example=np.zeros(3, "f")),
-    ):
+    ]
+    for run in runs if f in early[1::2] else runs[:1]:  # the joint one asks at other ranks too
         try:
             run()
         except ValueError as error:
