@@ -102,6 +102,34 @@ def as_posterior(posterior, model, sequences):
     )
 
 
+def factors(posterior, model, batch, latents):
+    """The factors q(z_t | z_{t-1}, C_t) along given paths.
+
+    Args:
+      posterior, model: as from `as_posterior` and `models.own.as_state_space`.
+      batch: `Batch` of tensors [time, replicas, batch, channels].
+      latents: [time, replicas, batch, latent]; those of the last step are not used.
+
+    Returns:
+      `DiagonalNormal`, [time, replicas, batch, latent].
+    """
+    context = posterior.context(batch)
+    found, latent = [], None
+    for t in range(batch.observations.shape[0]):
+        prior = model.initial()
+        if t:
+            latent = latents[t - 1]
+            control = None if batch.controls is None else batch.controls[t]
+            prior = model.transition(latent, control)
+        found.append(posterior.factor(prior, latent, context[t]))
+    return DiagonalNormal(
+        *(
+            tf.stack([tf.broadcast_to(factor[i], latents.shape[1:]) for factor in found])
+            for i in (0, 1)
+        )
+    )
+
+
 def _checked(own, model, sequences, size=2):
     """Trace context and factors for sequences of these shapes; nothing is run."""
     shape = [sequences.num_timesteps, model.num_replicas, size]

@@ -22,7 +22,7 @@ from tfp_gaps.models.joint import Model
 from tfp_gaps.models.own import as_linear_gaussian, as_state_space
 from tfp_gaps.networks import for_replicas
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
-from tfp_gaps.posteriors.own import as_posterior
+from tfp_gaps.posteriors.own import as_posterior, factors
 from tfp_gaps.sequences import Sequences, as_sequences
 
 _SIZES = (-30.0, -3.0, -0.3, 0.3, 3.0, 30.0)
@@ -254,7 +254,9 @@ class _Probe:
         self.is_masked = sequences.mask is not None
         self.x = x
         self.latents = self._latents()
-        self.factors = tf.function(self._factors, autograph=False)
+        self.factors = tf.function(
+            lambda batch, latents: factors(posterior, model, batch, latents), autograph=False
+        )
 
     def run(self):
         time, _, channels = self.x.shape
@@ -368,21 +370,6 @@ class _Probe:
         )
         return [
             part.numpy().astype(np.float64) for part in self.factors(batch, tf.constant(latents))
-        ]
-
-    def _factors(self, batch, latents):
-        context = self.posterior.context(batch)
-        found, latent = [], None
-        for t in range(batch.observations.shape[0]):
-            prior = self.model.initial()
-            if t:
-                latent = latents[t - 1]
-                control = None if batch.controls is None else batch.controls[t]
-                prior = self.model.transition(latent, control)
-            found.append(self.posterior.factor(prior, latent, context[t]))
-        return [
-            tf.stack([tf.broadcast_to(part[i], latents.shape[1:]) for part in found])
-            for i in (0, 1)
         ]
 
 

@@ -21,10 +21,9 @@ from tfp_gaps.exact import linear_gaussian
 from tfp_gaps.filtering import particle_filter
 from tfp_gaps.gaps import GapReport, decompose
 from tfp_gaps.models.own import as_linear_gaussian, as_state_space
-from tfp_gaps.models.state_space import DiagonalNormal
 from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
-from tfp_gaps.posteriors.own import as_posterior
+from tfp_gaps.posteriors.own import as_posterior, factors
 from tfp_gaps.posteriors.seeing import Seen, conditions_of
 from tfp_gaps.sequences import as_sequences
 from tfp_gaps.sequential.fitting import fresh_network
@@ -271,57 +270,46 @@ class _Smoother:
         factors = linear_gaussian.shared_factors(chain, chain, num_timesteps, None)
         self.covariance, self.transition, self.weights = factors
 
-    def divergence(self, q, observations, before, t):
-        """KL(q_t || p(z_t | z_{t-1}, x)) for q_t `DiagonalNormal` [sequences, latent], nats."""
-        mean = np.einsum("iso,sbo->bi", self.weights[t], observations)
-        if t:
-            mean += before @ self.transition[t].T
-        precision = np.linalg.inv(self.covariance[t])
-        variances, off = q.scale**2, mean - q.mean
-        log_dets = np.linalg.slogdet(self.covariance[t])[1] - np.log(variances).sum(-1)
-        spread = variances @ np.diag(precision) + np.einsum("bi,ij,bj->b", off, precision, off)
-        return 0.5 * (log_dets + spread - len(precision))
+    def divergence(self, q, observations, latents):
+        """KL(q_t || p(z_t | z_{t-1}, x)), nats [time, sequences].
+
+        q_t is a `DiagonalNormal` [time, sequences, latent] at a path of latents of that shape.
+        """
+        steps = zip(*q, self.covariance, strict=True)
+        means = np.einsum("tiso,sbo->tbi", self.weights, observations)
+        means[1:] += np.einsum("tij,tbj->tbi", self.transition[1:], latents[:-1])
+        found = []
+        for mean, (q_mean, q_scale, covariance) in zip(means, steps, strict=True):
+            precision, off = np.linalg.inv(covariance), mean - q_mean
+            log_dets = np.linalg.slogdet(covariance)[1] - 2 * np.log(q_scale).sum(-1)
+            spread = q_scale**2 @ np.diag(precision)
+            spread += np.einsum("bi,ij,bj->b", off, precision, off)
+            found.append(0.5 * (log_dets + spread - len(precision)))
+        return np.stack(found)
 
 
 def _per_step(model, q, reference, sequences, num_paths, seed):
     """E_q KL(q_t || reference_t), float64 [time, sequences], over `num_paths` paths of q."""
     batch = for_replicas(sequences.batch, 1)
     time, _, size, _ = batch.observations.shape
+    is_exact = isinstance(reference, _Smoother)
 
     @tf.function
     def draw(seeds):
         noise = replica_normal([time, size, model.latent_size], seeds, axis=1)
-        context = q.context(batch)
-        path = q.sample_path(model, context, noise, controls=batch.controls).latents
-        others = None if isinstance(reference, _Smoother) else reference.context(batch)
-        found, latent = [], None
-        for t in range(time):
-            prior = model.initial()
-            if t:
-                latent = path[t - 1]
-                prior = model.transition(
-                    latent, None if batch.controls is None else batch.controls[t]
-                )
-            both = [q.factor(prior, latent, context[t])]
-            if others is not None:
-                both.append(reference.factor(prior, latent, others[t]))
-            found.append([[tf.broadcast_to(p, path.shape[1:]) for p in f] for f in both])
-        return path, found
+        path = q.sample_path(model, q.context(batch), noise, controls=batch.controls).latents
+        both = [q] if is_exact else [q, reference]
+        return path, [factors(posterior, model, batch, path) for posterior in both]
 
-    total = np.zeros([time, size])
     observations = sequences.observations.astype(np.float64)
+    total = np.zeros([time, size])
     for number in range(num_paths):
-        path, found = draw(replica_seeds([seed], "gap per step", number))
-        path = path.numpy().astype(np.float64)[:, 0]
-        for t, factors in enumerate(found):
-            mine, *full = (
-                DiagonalNormal(*(p.numpy().astype(np.float64)[0] for p in factor))
-                for factor in factors
-            )
-            if full:
-                total[t] += _divergence(mine, full[0])
-            else:
-                total[t] += reference.divergence(mine, observations, path[t - 1], t)
+        found = draw(replica_seeds([seed], "gap per step", number))
+        path, both = tf.nest.map_structure(lambda part: part.numpy().astype(float)[:, 0], found)
+        if is_exact:
+            total += reference.divergence(both[0], observations, path)
+        else:
+            total += _divergence(*both)
     return total / num_paths
 
 
