@@ -128,7 +128,7 @@ lock: ## Resolve the dependencies anew and write the lock files
 	}
 	compile pyproject.toml --extra book --extra test --output-file requirements.lock
 	compile pyproject.toml --extra sweep --extra flights --extra gym --extra parallel --extra amsterdam \
-	    --constraint requirements.lock --output-file requirements-tools.lock
+	    --extra interop --constraint requirements.lock --output-file requirements-tools.lock
 	compile pyproject.toml --extra gpu --constraint requirements.lock --output-file requirements-gpu.lock
 	echo uv | compile - --no-annotate --output-file requirements-uv.lock
 

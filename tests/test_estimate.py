@@ -120,6 +120,19 @@ def test_sums_name_the_errors_that_they_hold():
     assert (seeds / 4) == Estimate(0.25, 0.025, kind="seeds")
 
 
+def test_slack_widens_the_interval_and_keeps_to_its_side():
+    plain, loose = Estimate(2.0, 0.5, 9), Estimate(2.0, 0.5, 9, slack=(0.25, 3.0))
+    low, high = plain.confidence_interval()
+    assert loose.confidence_interval() == (low - 0.25, high + 3.0)
+    assert loose.interval() == plain.interval()  # of the error alone
+    # Turned round, what may lie above lies below; what is shifted keeps it.
+    assert (1.0 - loose).slack == (loose * -1).slack == (3.0, 0.25)
+    assert (-2 * loose).slack == (6.0, 0.5)
+    assert (loose + Estimate(0.0, 0.1, slack=(1.0, 0.0))).slack == (1.25, 3.0)
+    assert Estimate.from_dict(loose.as_dict()) == loose != plain
+    assert "slack" not in plain.as_dict()
+
+
 def test_numpy_scalars_yield_estimates_and_floats():
     estimate = np.float64(2.0) * Estimate(np.float32(1.5), np.float64(0.5))
     assert estimate == Estimate(3.0, 1.0)
@@ -145,6 +158,8 @@ def test_dictionary_round_trip(value, error, count, kind):
         ((1.0, 0.1, 0), "num_samples must be an integer and >= 1"),
         ((1.0, 0.1, 2.5), "num_samples must be an integer"),
         ((1.0, 0.1, 5, "seeds", 0), "degrees_of_freedom must be positive"),
+        ((1.0, 0.1, 5, "seeds", 4, (0.1, -0.1)), "slack must be two numbers of at least 0"),
+        ((1.0, 0.1, 5, "seeds", 4, (0.1,)), "slack must be two numbers"),
     ],
 )
 def test_bad_numbers_are_refused(arguments, message):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfp_gaps import filtering
-from tfp_gaps._tensorflow import tf
+from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace
 from tfp_gaps.networks import replica_seeds
@@ -441,10 +441,23 @@ def test_the_inverse_of_the_reverse_filter_is_unbiased(linear_chain, posterior):
     assert np.mean(found[0] - exact) > 0.15
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0])
+def test_parents_are_those_of_tfp(spread):
+    # The same draws, of which TFP's functions find the parents by sorting. The two replicas and
+    # three sequences are told apart; with a spread of 30 most particles have no weight at all.
+    smc, seed = tfp.experimental.mcmc, [3, 5]
+    draws = np.random.default_rng(0).normal(scale=spread, size=[1000, 2, 3])
+    log_probs = tf.nn.log_softmax(tf.constant(draws, tf.float32), 0)
+    expected = smc.resample_systematic(log_probs, 1000, (), seed=seed)
+    np.testing.assert_array_equal(filtering._systematic(log_probs, seed), expected)
+    others = smc.resample_independent(log_probs, 999, (), seed=seed)
+    np.testing.assert_array_equal(filtering._others(log_probs, seed)[1:], others)
+
+
 def test_all_but_the_first_have_independent_parents():
     weights, count = np.array([0.5, 0.2, 0.3]), 40_000
     log_probs = tf.repeat(tf.math.log(tf.constant(weights, tf.float32))[:, tf.newaxis], count, 1)
-    first, *others = filtering._resample_others(log_probs, 3, (), seed=[0, 1]).numpy()
+    first, *others = filtering._others(log_probs[:, tf.newaxis], [0, 1]).numpy()[:, 0]
     assert np.all(first == 0)
     # Pairs, in whatever order they come: W_i W_j. The frequency of each is known to .0025.
     pairs = np.zeros([3, 3])

@@ -16,7 +16,7 @@ DATA = {"estimate", "tables", "sequences", "networks"} | HELPERS
 ROOMS = {
     "exact": {"_checks", "_tensorflow"},
     "models": {"models", "exact", "networks", "sequences"} | HELPERS,
-    "posteriors": {"posteriors", "models", "exact", "networks", "sequences"} | HELPERS,
+    "posteriors": {"posteriors", "models", "exact"} | DATA,
     "_checks": set(),
     "_tensorflow": set(),
     "storage": set(),

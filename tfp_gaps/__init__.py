@@ -5,6 +5,7 @@ approximation gap (the variational family), a conditioning gap (what the inferen
 shown), and an amortisation gap (its capacity and its optimisation).
 
     measure(model, posterior, data, seed=0)          the gaps of a model of your own
+    calibrate(model, posterior, num_data=500, ...)   whether its posterior is calibrated
     decompose(evidence=..., elbo=...)                the same from bounds that you have
     measure_sequence(model, posterior, x, seed=0)    the gaps of a state-space model of your own
     conditions_of(posterior, model, x)               what that posterior sees
@@ -31,6 +32,7 @@ _MODULES = {
     "Measured": "measuring",
     "measure": "measuring",
     "upper_bound": "measuring",
+    "calibrate": "posteriors.calibration",
     "MeasuredSequence": "sequential.measuring",
     "SequenceEffort": "sequential.measuring",
     "measure_sequence": "sequential.measuring",

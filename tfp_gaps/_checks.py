@@ -1,5 +1,6 @@
 """Checks at the public boundary: what was expected, what was found, what to do."""
 
+import difflib
 import numbers
 
 import numpy as np
@@ -84,6 +85,29 @@ def integer(value, name, *, minimum=None, maximum=None, advice=""):
     return int(value)
 
 
+def seed(value):
+    """Return a seed as an `int`: the sums of it and a stream must be int32.
+
+    >>> seed(np.int64(3))
+    3
+    """
+    return integer(value, "seed", minimum=0, maximum=2**31 - 1000, advice="Use 0 or any other.")
+
+
+def offers(value, name, attributes, *, order):
+    """Refuse an argument that lacks what is asked of it, such as one in another's place.
+
+    Args:
+      order: how the function is called, for the message: "elbo(model, posterior, sequences)".
+    """
+    missing = [attribute for attribute in attributes if not hasattr(value, attribute)]
+    if missing:
+        raise ValueError(
+            f"{name} must offer {', '.join(attributes)}, but the {type(value).__name__} that was "
+            f"given lacks {', '.join(missing)}. The order is {order}."
+        )
+
+
 def look_ahead(value, num_timesteps):
     """Return the number of future steps that q may see, between 0 and `num_timesteps` - 1.
 
@@ -108,5 +132,17 @@ def one_of(value, name, choices):
     """
     if value not in choices:
         listed = ", ".join(str(choice) for choice in choices)
-        raise ValueError(f"Unknown {name} {value!r}. Known: {listed}. Choose one of these.")
+        advice = meant(value, choices) or "Choose one of these."
+        raise ValueError(f"Unknown {name} {value!r}. Known: {listed}. {advice}")
     return value
+
+
+def meant(value, choices):
+    """A question for a name that is nearly one of `choices`, or nothing.
+
+    >>> meant("scael", ["mean", "scale"])
+    "Did you mean 'scale'?"
+    """
+    names = {str(choice).lower(): str(choice) for choice in choices}
+    close = difflib.get_close_matches(str(value).lower(), names, n=1)
+    return f"Did you mean {names[close[0]]!r}?" if close else ""

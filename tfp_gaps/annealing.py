@@ -100,6 +100,20 @@ class Annealed(NamedTuple):
         """Of `log_evidence` over chains, by `jackknife_error`: float64 [*batch]."""
         return jackknife_error(self._counted())
 
+    def careful_error(self):
+        """Of `log_evidence` over few chains: float64 [*batch].
+
+        The larger of `jackknife_error` and of what normal ln w of the same variance s^2 have,
+        sqrt((exp(s^2) - 1) / K). The first is too small where the largest weights were not met,
+        the second where ln w is skewed to the right.
+        """
+        weights = self._counted()
+        if len(weights) == 1:
+            return np.full(weights.shape[1:], np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):
+            normal = np.sqrt(np.expm1(np.var(weights, axis=0, ddof=1)) / len(weights))
+        return np.fmax(self.jackknife_error(), normal)
+
     def num_failed(self):
         """Chains whose ln w is NaN or +inf: int [*batch]."""
         return np.sum(np.isnan(self.log_weights) | (self.log_weights == np.inf), axis=0)

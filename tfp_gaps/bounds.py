@@ -18,16 +18,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import compiles, tf
 from tfp_gaps.estimate import Estimate
-from tfp_gaps.models.own import as_state_space
 from tfp_gaps.models.state_space import log_likelihood
 from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors import families
-from tfp_gaps.posteriors.own import as_posterior
-from tfp_gaps.sequences import as_sequences
+from tfp_gaps.posteriors.own import with_posterior
 
 
 @dataclass(frozen=True)
@@ -78,24 +77,24 @@ def elbo_terms(model, posterior, batch, noise):
     return log_likelihood(model, path.latents, batch.observations, batch.mask), path.divergence
 
 
-def importance_log_weights(model, posterior, batch, seeds, *, num_samples):
-    """Draw K paths per sequence and return ln p(x, z) - ln q(z | x).
+def importance_log_weights(model, posterior, batch, noise):
+    """Make K paths per sequence of noise and return ln p(x, z) - ln q(z | x).
 
     Args:
       model, posterior, batch: as in `elbo_terms`.
-      seeds: int32 [num_replicas, 2].
-      num_samples: K.
+      noise: standard normal [time, replicas, K * batch, latent], a path of each sequence after the
+        other.
 
     Returns:
       log_weights: [K, replicas, batch], nats.
     """
-    time, replicas, size = batch.observations.shape[:3]
+    replicas, size = batch.observations.shape[1:3]
+    num_samples = noise.shape[2] // size
 
     def tile(tensor):
         return tf.tile(tensor, [1, 1, num_samples, 1])
 
     context, tiled = tile(posterior.context(batch)), batch.map(tile)
-    noise = replica_normal([time, num_samples * size, model.latent_size], seeds, axis=1)
     path = posterior.sample_path(model, context, noise, controls=tiled.controls)
     fit = log_likelihood(model, path.latents, tiled.observations, tiled.mask)
     total = tf.reduce_sum(fit + path.log_weight, 0)
@@ -168,9 +167,9 @@ def elbo(
     >>> profile.divergence.shape, profile.bound.per_sequence().shape
     ((5, 1, 4), (1, 4))
     """
-    sequences = as_sequences(sequences)
-    model = as_state_space(model, sequences)
-    posterior = as_posterior(posterior, model, sequences)
+    model, posterior, sequences = _take(
+        model, posterior, sequences, seed, "elbo(model, posterior, sequences)"
+    )
     _checks.integer(repetitions, "repetitions", minimum=1)
 
     @tf.function(jit_compile=compiles(jit_compile))
@@ -211,7 +210,8 @@ def iwae(
     Args:
       model, posterior, sequences, seed, repetitions, jit_compile: as in `elbo`.
       num_samples: K >= 1.
-      paths_at_once: paths evaluated at once; bounds the memory.
+      paths_at_once: paths evaluated at once; bounds the memory. Four times as many where they are
+        of one sequence alone, which are slow in small parts.
 
     Returns:
       A `Bound`, nats per sequence.
@@ -228,24 +228,45 @@ def iwae(
     >>> iwae(model, q, np.zeros([5, 4, 3]), num_samples=10, seed=0).per_sequence().shape
     (1, 4)
     """
-    sequences = as_sequences(sequences)
-    model = as_state_space(model, sequences)
-    posterior = as_posterior(posterior, model, sequences)
+    model, posterior, sequences = _take(
+        model, posterior, sequences, seed, "iwae(model, posterior, sequences)"
+    )
     advice = "K = 1 is a one-sample ELBO; use 100 for tables."
     k = _checks.integer(num_samples, "num_samples", minimum=1, advice=advice)
     _checks.integer(repetitions, "repetitions", minimum=1)
     batch_size = max(1, paths_at_once // k)
 
     @tf.function(jit_compile=compiles(jit_compile))
-    def bound(batch, seeds):
-        return log_mean_exp(importance_log_weights(model, posterior, batch, seeds, num_samples=k))
+    def draw(num_timesteps, size, seeds):
+        return replica_normal([num_timesteps, k * size, model.latent_size], seeds, axis=1)
+
+    @tf.function(jit_compile=compiles(jit_compile))
+    def log_weights(batch, noise):
+        return importance_log_weights(model, posterior, batch, noise)
+
+    def value(batch, seeds):
+        num_timesteps, _, size, _ = batch.observations.shape
+        noise = draw(num_timesteps, size, seeds)
+        # One sequence with more paths than allowed comes in parts of about one length.
+        length = size * math.ceil(k / math.ceil(k * size / (4 * paths_at_once)))
+        parts = [
+            log_weights(batch, noise[:, :, first : first + length])
+            for first in range(0, k * size, length)
+        ]
+        return log_mean_exp(tf.concat(parts, 0)).numpy().astype(np.float64)
 
     values = []
     for index, batch in enumerate(batches(sequences, model.num_replicas, batch_size)):
         streams = range(index * repetitions, (index + 1) * repetitions)
         seeds = [replica_seeds([seed] * model.num_replicas, "iwae", stream) for stream in streams]
-        values.append(np.stack([bound(batch, s).numpy().astype(np.float64) for s in seeds]))
+        values.append(np.stack([value(batch, s) for s in seeds]))
     return Bound(np.concatenate(values, axis=-1))
+
+
+def _take(model, posterior, sequences, seed, order):
+    """All three as the library uses them; refuse another order, and seeds that are no integers."""
+    _checks.seed(seed)
+    return with_posterior(model, posterior, sequences, order)
 
 
 def batches(sequences, num_replicas, batch_size):
@@ -372,21 +393,43 @@ class Diagnostics(NamedTuple):
     k_hat: shape of the tail of the weights, [data]; above 0.7 neither value nor error can be
       trusted. Of fewer than 100 weights NaN, or that of the q where chains start.
     effective_size: of the weights, [data].
-    reliable: bool [data]: an effective size of at least 10 (or half the weights, where there are
-      fewer than 100), and k_hat at most 0.7. Chains whose start has a larger one must have nearly
-      equal weights, with an effective size of nine tenths.
+    reliable: bool [data]: nothing speaks against it.
+    doubts: {what speaks against it: bool [data]}. Of weights alone: "k-hat" above 0.7, and
+      "effective size" below 10 (or half the weights, where there are fewer than 100). Chains whose
+      start has a larger k-hat must have nearly equal weights, with an effective size of nine
+      tenths.
+    acceptance: of the moves of chains, averaged over the path, [data]; None without chains.
     """
 
     k_hat: np.ndarray
     effective_size: np.ndarray
     reliable: np.ndarray
+    doubts: dict
+    acceptance: np.ndarray | None = None
+
+    def doubting(self, reason, where):
+        """The same with one reason more, true for the data `where`, bool [data]."""
+        return self._replace(
+            reliable=self.reliable & ~where, doubts={**self.doubts, reason: np.asarray(where)}
+        )
 
     def note(self):
-        """`", unreliable"`, with the count of data, or nothing."""
-        bad, count = int(np.sum(~self.reliable)), len(self.reliable)
-        if not bad:
-            return ""
-        return ", unreliable" if bad == count else f", unreliable for {bad} of {count} data"
+        """`", unreliable"`, with the count of data and the reasons, or nothing."""
+        return note(self.doubts)
+
+
+def note(doubts):
+    """ ", unreliable" with the count of data and the reasons, or nothing, of {reason: bool [data]}.
+
+    >>> note({"k-hat": np.array([False, True]), "search": np.array([False, False])})
+    ', unreliable for 1 of 2 data: k-hat'
+    """
+    found = [reason for reason, where in doubts.items() if np.any(where)]
+    if not found:
+        return ""
+    where = np.any([doubts[reason] for reason in found], axis=0)
+    share = "" if where.all() else f" for {where.sum()} of {len(where)} data"
+    return f", unreliable{share}: {', '.join(found)}"
 
 
 def diagnose(log_weights, start=None):
@@ -394,13 +437,45 @@ def diagnose(log_weights, start=None):
     found = Bounds.from_log_weights(log_weights)
     size, enough = found.effective_size, found.num_samples >= _FEWEST_WEIGHTS
     k_hat = found.pareto_k if enough else np.full(size.shape, np.nan)
-    reliable = size >= (10 if enough else found.num_samples / 2)
+    heavy = k_hat > LARGEST_K
     if start is not None and np.isnan(k_hat).all():
-        reliable &= (start.k_hat <= LARGEST_K) | (size >= 0.9 * found.num_samples)
         k_hat = start.k_hat
-    else:
-        reliable &= ~(k_hat > LARGEST_K)
-    return Diagnostics(k_hat, size, reliable)
+        heavy = ~((k_hat <= LARGEST_K) | (size >= 0.9 * found.num_samples))
+    few = ~(size >= (10 if enough else found.num_samples / 2))
+    doubts = {"k-hat": heavy, "effective size": few}
+    return Diagnostics(k_hat, size, ~(heavy | few), doubts)
+
+
+def tail_factor(k_hat, num_samples):
+    """Factor on the error of the mean of K weights with tails of shape k: float64 [*batch].
+
+        K^((1 - r) / 2),    r = (2 (k - 1) K^(2k + 1) + (1 - 2k) K^(2k) + K^2) /
+                                ((K - 1) (K - K^(2k))),    0 <= k <= 1
+
+    r is the rate at which the error falls with K, against the 1 of the central limit theorem
+    (Vehtari et al. 2024, appendix): with heavy tails the sample variance, on which the usual
+    error rests, lacks what was not drawn. 1 for no tail or an unknown one (NaN), sqrt K for k >= 1.
+
+    >>> tail_factor(np.array([0.0, 0.5, 0.7, 1.0]), 1000).round(2)
+    array([ 1.  ,  1.65,  4.35, 31.62])
+    """
+    k = np.clip(np.nan_to_num(k_hat, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+    middle = np.abs(k - 0.5) < 1e-6  # a removable singularity
+    k = np.where(middle, 0.25, k)
+    count = float(num_samples)
+    top = 2 * (k - 1) * count ** (2 * k + 1) + (1 - 2 * k) * count ** (2 * k) + count**2
+    rate = top / ((count - 1) * (count - count ** (2 * k)))
+    rate = np.where(middle, 1 - 1 / np.log(count), rate)
+    return count ** ((1 - np.clip(rate, 0.0, 1.0)) / 2)
+
+
+def interval_factor(num_samples):
+    """Student's t for K samples over 1.96: widens an error for value ± 1.96 errors to cover 95 %.
+
+    >>> interval_factor(16).round(3).item()
+    1.087
+    """
+    return stats.t.isf(0.025, np.asarray(num_samples) - 1) / stats.norm.isf(0.025)
 
 
 def negative_elbo(model, posterior):

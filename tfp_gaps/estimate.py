@@ -36,11 +36,13 @@ class Estimate:
         kind: which repetition the error speaks of: "exact", "Monte Carlo", "data points", "seeds".
         degrees_of_freedom: of the error's t distribution; `None` stands for `num_samples` - 1, and
             for infinity where that is not known.
+        slack: how far what is meant may lie (below, above) the value for a reason that no
+            repetition shows, such as bounds that are not tight; it widens `confidence_interval`.
 
     Raises:
-        ValueError: if `value` or `standard_error` is not finite, if the error is negative, or the
-            degrees of freedom are not positive. A run that diverged has no estimate: report it as
-            diverged instead.
+        ValueError: if `value` or `standard_error` is not finite, if the error is negative, the
+            degrees of freedom are not positive, or a slack is negative. A run that diverged has no
+            estimate: report it as diverged instead.
 
     >>> print(Estimate(-90.2812, 0.1234, num_samples=10_000, kind="data points"))
     -90.28 ± 0.12
@@ -51,6 +53,7 @@ class Estimate:
     num_samples: int | None = None
     kind: str = ""
     degrees_of_freedom: float | None = None
+    slack: tuple[float, float] = (0.0, 0.0)
 
     # NumPy scalars and arrays hand arithmetic over to this class instead of making object arrays.
     __array_ufunc__ = None
@@ -77,6 +80,13 @@ class Estimate:
                 "num_samples - 1."
             )
         object.__setattr__(self, "degrees_of_freedom", degrees)
+        slack = _checks.finite_array(self.slack, "slack", ndim=1)
+        if slack.shape != (2,) or slack.min() < 0:
+            raise ValueError(
+                f"slack must be two numbers of at least 0, limits of how far the truth may lie "
+                f"below and above the value, but is {slack.tolist()}."
+            )
+        object.__setattr__(self, "slack", tuple(slack.tolist()))
 
     def _usual_degrees(self):
         return math.inf if self.num_samples is None else float(max(1, self.num_samples - 1))
@@ -199,12 +209,13 @@ class Estimate:
             min(counts, default=None),
             _joint_kind(self, other),
             _satterthwaite(self, other),
+            tuple(a + b for a, b in zip(self.slack, other.slack)),
         )
 
     __radd__ = __add__
 
     def __neg__(self):
-        return dataclasses.replace(self, value=-self.value)
+        return dataclasses.replace(self, value=-self.value, slack=self.slack[::-1])
 
     def __sub__(self, other):
         """Difference from an independent estimate; see `paired_difference` for dependent ones."""
@@ -218,10 +229,13 @@ class Estimate:
         """Multiple by an exact number, for instance nats to bits."""
         if not isinstance(factor, numbers.Real):
             return NotImplemented
+        if factor < 0:
+            return (-self) * -factor
         return dataclasses.replace(
             self,
             value=self.value * float(factor),
-            standard_error=self.standard_error * abs(float(factor)),
+            standard_error=self.standard_error * float(factor),
+            slack=tuple(float(factor) * each for each in self.slack),
         )
 
     __rmul__ = __mul__
@@ -243,21 +257,27 @@ class Estimate:
         return self.value - half_width, self.value + half_width
 
     def confidence_interval(self, level=0.99):
-        """Return the two-sided t interval `(low, high)`; an exact number has no width.
+        """Return the two-sided t interval `(low, high)`, widened by `slack`.
+
+        An exact number has no width.
 
         >>> low, high = Estimate(1.0, 0.5, num_samples=3).confidence_interval()
         >>> print(f"{low:.2f} to {high:.2f}")
         -3.96 to 5.96
         """
-        if self.standard_error == 0:
-            return self.value, self.value
-        return self.interval(float(stats.t.isf((1 - level) / 2, self.degrees_of_freedom)))
+        low = high = self.value
+        if self.standard_error:
+            quantile = float(stats.t.isf((1 - level) / 2, self.degrees_of_freedom))
+            low, high = self.interval(quantile)
+        return low - self.slack[0], high + self.slack[1]
 
     def as_dict(self):
-        """Return the fields as JSON types; usual degrees of freedom are left out."""
-        fields = dataclasses.asdict(self)
+        """Return the fields as JSON types; usual degrees of freedom and no slack are left out."""
+        fields = dataclasses.asdict(self) | {"slack": list(self.slack)}
         if self.degrees_of_freedom == self._usual_degrees():
             del fields["degrees_of_freedom"]
+        if not any(self.slack):
+            del fields["slack"]
         return fields
 
     @classmethod

@@ -13,24 +13,26 @@ Where an exact draw of p(z_{1:T} | x_{1:T}) is known, because the model made x i
 filter with this path among its particles (`reverse_filter`, conditional SMC) bounds ln p(x) from
 above: E 1/Z' = 1 / p(x) (Andrieu, Doucet, Holenstein 2010; Grosse, Ghahramani, Adams 2015).
 
-The kernel is TFP's. Its ready-made `particle_filter` would not do: it normalises the ratios p / q
-over the particles in each step, which makes the estimate biased as soon as q is not p.
+Not by TFP's `particle_filter`: it normalises the ratios p / q over the particles in each step,
+which makes the estimate biased as soon as q is not p. Nor by its kernel `SequentialMonteCarlo`,
+which resamples in every step, by sorting, and then chooses: the same draws in more time.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import on_gpu, tf, tfp
-from tfp_gaps.models.own import as_state_space
-from tfp_gaps.models.state_space import log_likelihood, sample_latents, step
+from tfp_gaps.models.own import as_state_space, with_sequences
+from tfp_gaps.models.state_space import check_controls, log_likelihood, sample_latents, step
 from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
-from tfp_gaps.posteriors.own import as_posterior
-from tfp_gaps.sequences import Sequences, as_sequences
+from tfp_gaps.posteriors.own import with_posterior
+from tfp_gaps.sequences import Sequences
 
-smc = tfp.experimental.mcmc
+tfd = tfp.distributions
 
 
 class Filtered(NamedTuple):
@@ -128,8 +130,8 @@ def reverse_filter(
     >>> reverse_filter(model, made, latents, num_particles=100, seed=0).shape
     (1, 5)
     """
-    sequences = as_sequences(sequences)
-    model = as_state_space(model, sequences)
+    order = "reverse_filter(model, sequences, latents)"
+    model, sequences = with_sequences(model, sequences, order)
     wanted = (*sequences.observations.shape[:2], model.latent_size)
     latents = _checks.finite_array(latents, "latents")
     if latents.shape != wanted:
@@ -153,8 +155,7 @@ def made_sequences(model, like, *, seed):
     Returns:
       `Sequences`, and float32 latents [time, sequences, latent], a draw of the posterior of each.
     """
-    like = as_sequences(like)
-    model = as_state_space(model, like)
+    model, like = with_sequences(model, like, "made_sequences(model, like)")
     keys = [replica_seeds([seed], purpose) for purpose in ("made latents", "made observations")]
     shape = [like.num_timesteps, len(like), model.latent_size]
     # Row t of these controls acts into step t; `sample_latents` takes those out of it.
@@ -167,29 +168,36 @@ def made_sequences(model, like, *, seed):
 
 def _run(model, posterior, sequences, num_particles, seed, particles_at_once, latents=None):
     """Filter all sequences in batches: `Filtered`; `latents` are paths to keep, or None."""
+    _checks.seed(seed)
+    order = "particle_filter(model, sequences, posterior=...)"
+    if posterior is None:
+        model, sequences = with_sequences(model, sequences, order)
+    else:
+        model, posterior, sequences = with_posterior(model, posterior, sequences, order)
+        _checks.offers(posterior, "posterior", ("context", "factor"), order=order)
     _checks.integer(num_particles, "num_particles", minimum=2)
     if particles_at_once is None:
         # On a CPU the speed is the same from 2,500 to 25,000; a GPU starves on so few.
         particles_at_once = 100_000 if on_gpu() else 10_000
     _checks.integer(particles_at_once, "particles_at_once", minimum=1)
-    sequences = as_sequences(sequences)
-    model = as_state_space(model, sequences)
-    _check(model, sequences)
-    posterior = as_posterior(posterior, model, sequences)
     run = tf.function(_filter, jit_compile=on_gpu())
     total = len(sequences)
     num_batches = math.ceil(total * num_particles / max(particles_at_once, num_particles))
     size = math.ceil(total / num_batches)
-    parts = []
-    for index, start in enumerate(range(0, total, size)):
+
+    def batch(index):
         # All batches have one size, or another would be traced: the last is filled up from the
         # beginning.
-        now = np.arange(start, start + size) % total
+        now = np.arange(index * size, (index + 1) * size) % total
         seeds = tf.constant([seed, index], tf.int32)
         tensors = for_replicas(sequences.select(now).batch, model.num_replicas)
         kept = None if latents is None else tf.constant(latents[:, np.newaxis, now], tf.float32)
-        parts.append(run(model, posterior, num_particles, seeds, tensors, kept))
-    increments, particles, sizes = (tf.concat(part, 2)[:, :, :total] for part in zip(*parts))
+        return run(model, posterior, num_particles, seeds, tensors, kept)
+
+    # Two at a time, or one core would wait: the operations of one are too short to be shared.
+    with ThreadPoolExecutor(1 if on_gpu() else 2) as pool:
+        parts = pool.map(batch, range(math.ceil(total / size)))
+        increments, particles, sizes = (tf.concat(part, 2)[:, :, :total] for part in zip(*parts))
     return Filtered(
         increments.numpy().astype(np.float64), particles, sizes.numpy().astype(np.float64)
     )
@@ -213,7 +221,7 @@ def continue_from(model, particles, *, num_steps, seed, controls=None):
     Raises:
       ValueError: for fewer than one step, or controls of another size.
     """
-    model = as_state_space(model)
+    model = as_state_space(model, "continue_from(model, particles)")
     paths = roll_out(model, particles, num_steps=num_steps, seed=seed, controls=controls)
     return tf.stack([model.emission(latent).mean() for latent in paths])
 
@@ -221,9 +229,9 @@ def continue_from(model, particles, *, num_steps, seed, controls=None):
 def roll_out(model, particles, *, num_steps, seed, controls=None):
     """Yield z_{t+1}, ..., z_{t+num_steps} along each path; arguments as in `continue_from`."""
     _checks.integer(num_steps, "num_steps", minimum=1)
-    model = as_state_space(model)
+    model = as_state_space(model, "roll_out(model, particles)")
     size = 0 if controls is None else np.shape(controls)[-1]
-    _check_controls(model, size)
+    check_controls(model, size)
     if controls is not None:
         wanted = (num_steps, particles.shape[2], size)
         if np.shape(controls) != wanted:
@@ -242,7 +250,8 @@ def roll_out(model, particles, *, num_steps, seed, controls=None):
 
 
 class _Chain:
-    """Proposal and weight of each step of one batch, as TFP's kernel asks for them.
+    """Proposal and weight of each step of one batch: particles [particles, replicas, batch, latent]
+    and their log weights.
 
     `kept` is the path of the first particle, [time, replicas or 1, batch, latent], or None.
     """
@@ -250,25 +259,31 @@ class _Chain:
     def __init__(self, model, posterior, num_particles, batch, kept=None):
         self.model, self.posterior, self.batch, self.kept = model, posterior, batch, kept
         self.shape = [num_particles, *batch.observations.shape[1:3]]
-        self.last = batch.observations.shape[0] - 1
+        self.uniform = tf.fill(self.shape, -math.log(num_particles))
         if posterior is not None:
             self.context = posterior.context(batch)
 
     def start(self, seed):
         """Particles at the first step, weighted by x_1."""
-        uniform = tf.fill(self.shape, -math.log(self.shape[0]))
-        return self._propose(0, self.model.initial(), None, uniform, seed)
+        return self._propose(0, self.model.initial(), None, self.uniform, seed)
 
-    def advance(self, from_step, state, seed=None):
-        """Particles at the step after `from_step`, weighted by its observation too."""
-        # TFP also calls this before the first step, and drops the result.
-        t = tf.minimum(from_step + 1, self.last)
-        latent = state.particles
+    def advance(self, t, latent, log_weights, seed):
+        """Particles at step t from those at the step before, weighted by x_t too."""
         controls = self.batch.controls
         control = None if controls is None else _beside(controls[t], latent)
-        return self._propose(
-            t, self.model.transition(latent, control), latent, state.log_weights, seed
+        return self._propose(t, self.model.transition(latent, control), latent, log_weights, seed)
+
+    def resample(self, latent, log_weights, effective_sizes, seed):
+        """Resample the sequences of which fewer than half of the particles are effective."""
+        poor = effective_sizes < self.shape[0] / 2
+        draw = _systematic if self.kept is None else _others
+        own = tf.broadcast_to(tf.range(self.shape[0])[:, tf.newaxis, tf.newaxis], self.shape)
+        parents = tf.cond(
+            tf.reduce_any(poor),
+            lambda: tf.where(poor, draw(log_weights, seed), own),
+            lambda: own,
         )
+        return _take(latent, parents), tf.where(poor, self.uniform, log_weights)
 
     def _propose(self, t, prior, latent, log_weights, seed):
         noise = tf.random.stateless_normal(
@@ -284,37 +299,36 @@ class _Chain:
         if self.posterior is not None:
             log_weights += _log_ratio(prior, proposal, draw, noise)
         now = self.batch.map(lambda part: part[t])
-        log_weights += log_likelihood(self.model, draw, now.observations, now.mask)
-        effective_size = tf.exp(smc.log_ess_from_log_weights(log_weights))
-        return smc.WeightedParticles(draw, log_weights, effective_size)
+        return draw, log_weights + log_likelihood(self.model, draw, now.observations, now.mask)
 
 
 def _filter(model, posterior, num_particles, seed, batch, kept=None):
     """Filter one batch; returns increments, particles and effective sizes."""
     chain = _Chain(model, posterior, num_particles, batch, kept)
-    num_timesteps = chain.last + 1
+    num_timesteps = batch.observations.shape[0]
     start_seed, loop_seed, *end_seeds = tfp.random.split_seed(seed, 4)
-    kernel = smc.SequentialMonteCarlo(
-        chain.advance,
-        resample_fn=smc.resample_systematic if kept is None else _resample_others,
-        resample_criterion_fn=lambda state, _: state.extra[tf.newaxis] < num_particles / 2,
-        unbiased_gradients=False,
-    )
     seeds = tf.stack(tfp.random.split_seed(loop_seed, num_timesteps))
-
-    def advance(t, state, results, increments, sizes):
-        # The kernel hands `extra` through as it was before resampling.
-        state, results = kernel.one_step(state, results, seed=seeds[t])
-        increments = increments.write(t, results.incremental_log_marginal_likelihood)
-        return t + 1, state, results, increments, sizes.write(t, state.extra)
-
-    state = chain.start(start_seed)
-    results = kernel.bootstrap_results(state)._replace(steps=tf.constant(0))
     traces = [tf.TensorArray(tf.float32, num_timesteps) for _ in range(2)]
-    _, state, _, increments, sizes = tf.while_loop(
-        lambda t, *_: t < num_timesteps, advance, (tf.constant(0), state, results, *traces)
+
+    def settle(t, latent, log_weights, increments, sizes, seed):
+        """Take the evidence of step t out of the weights, and resample."""
+        normalised = tf.nn.log_softmax(log_weights, 0)
+        effective_sizes = tf.exp(-tf.reduce_logsumexp(2 * normalised, 0))
+        increments = increments.write(t, log_weights[0] - normalised[0])
+        latent, log_weights = chain.resample(latent, normalised, effective_sizes, seed)
+        return latent, log_weights, increments, sizes.write(t, effective_sizes)
+
+    def advance(t, latent, log_weights, increments, sizes):
+        propose_seed, resample_seed = tfp.random.split_seed(seeds[t])
+        state = chain.advance(t, latent, log_weights, propose_seed)
+        return t + 1, *settle(t, *state, increments, sizes, resample_seed)
+
+    first = settle(0, *chain.start(start_seed), *traces, tfp.random.split_seed(seeds[0])[1])
+    _, latent, log_weights, increments, sizes = tf.while_loop(
+        lambda t, *_: t < num_timesteps, advance, (tf.constant(1), *first)
     )
-    return increments.stack(), _equally_weighted(state, end_seeds), sizes.stack()
+    particles = _equally_weighted(latent, log_weights, end_seeds)
+    return increments.stack(), particles, sizes.stack()
 
 
 def _with_first(draw, kept):
@@ -322,21 +336,46 @@ def _with_first(draw, kept):
     return tf.concat([tf.broadcast_to(kept, draw.shape[1:])[tf.newaxis], draw[1:]], 0)
 
 
-def _resample_others(log_probs, count, sample_shape, particles_dim=0, seed=None):
+def _systematic(log_probs, seed):
+    """Parents of all particles, drawn at even distances from one random start."""
+    count = log_probs.shape[0]
+    width = np.float32(1 / count)
+    offsets = tfd.Uniform(np.float32(0), width).sample(log_probs.shape[1:], seed=seed)
+    spaced = np.linspace(0, 1 - width, count, dtype=np.float32)
+    return _parents(log_probs, tf.math.log(spaced + offsets[..., tf.newaxis]))
+
+
+def _others(log_probs, seed):
     """Parents of all particles: the first is its own, the others are drawn independently."""
-    others = smc.resample_independent(log_probs, count - 1, sample_shape, seed=seed)
+    count, *batch = log_probs.shape
+    points = -tfd.Exponential(1.0).sample([*batch, count - 1], seed=seed)
+    others = _parents(log_probs, tf.sort(points))
     return tf.concat([tf.zeros_like(others[:1]), others], 0)
 
 
-def _equally_weighted(state, seeds):
+def _parents(log_probs, log_points):
+    """Invert the distribution function of [particles, ...] at points of the unit interval, [...,
+    draws]: int [draws, ...], the same as by TFP's `resample_*`, which sort to find them."""
+    markers = tf.math.cumulative_logsumexp(tf.transpose(log_probs, [1, 2, 0]), -1)
+    found = tf.searchsorted(markers, log_points, side="right")
+    # By rounding, the last marker may lie below 1.
+    return tf.transpose(tf.minimum(found, log_probs.shape[0] - 1), [2, 0, 1])
+
+
+def _take(latent, parents):
+    """Particles [parents, replicas, sequences, latent] by their numbers, in each sequence."""
+    _, *batch, size = latent.shape
+    columns = tf.reshape(tf.range(math.prod(batch)), batch)
+    rows = parents * math.prod(batch) + columns
+    return tf.gather(tf.reshape(latent, [-1, size]), rows)
+
+
+def _equally_weighted(latent, log_weights, seeds):
     """Resample, in random order: neighbours descend from the same particle otherwise."""
-    count = state.log_weights.shape[0]
-    parents = smc.resample_systematic(state.log_weights, count, (), seed=seeds[0])
+    parents = _systematic(log_weights, seeds[0])
     # Not `stateless_shuffle`, which XLA does not know.
-    order = tf.argsort(tf.random.stateless_uniform([count], seeds[1], alg="philox"))
-    parents = tf.gather(parents, order)
-    index = tf.broadcast_to(parents[..., tf.newaxis], state.particles.shape)
-    return tf.experimental.numpy.take_along_axis(state.particles, index, axis=0)
+    order = tf.argsort(tf.random.stateless_uniform([len(parents)], seeds[1], alg="philox"))
+    return _take(latent, tf.gather(parents, order))
 
 
 def _log_ratio(prior, proposal, draw, noise):
@@ -349,22 +388,3 @@ def _log_ratio(prior, proposal, draw, noise):
 def _beside(control, latent):
     """Repeat a control [..., sequences, control] for each particle of `latent`."""
     return tf.broadcast_to(control, [*latent.shape[:-1], control.shape[-1]])
-
-
-def _check(model, sequences):
-    channels = sequences.observations.shape[-1]
-    if len(sequences) == 0 or channels != model.observation_size:
-        raise ValueError(
-            f"sequences must hold at least one sequence with the model's {model.observation_size} "
-            f"channel(s), but hold {len(sequences)} with {channels}. Pass the data that the model "
-            f"was built for."
-        )
-    _check_controls(model, 0 if sequences.controls is None else sequences.controls.shape[-1])
-
-
-def _check_controls(model, size):
-    if size != model.control_size:
-        raise ValueError(
-            f"this model was built for {model.control_size} control channel(s), but got {size}. "
-            f"Pass the controls that it was trained with."
-        )

@@ -162,7 +162,7 @@ def forecast(
     >>> len(scores.rmse()[0])
     2
     """
-    model = as_state_space(model)
+    model = as_state_space(model, "forecast(model, sequences)")
     future, particles = _filter(
         model, sequences, start, horizon, num_particles, seed, num_samples, posterior
     )
@@ -200,7 +200,7 @@ def evaluate(
     Raises:
       ValueError: as `forecast` and `score`.
     """
-    model = as_state_space(model)
+    model = as_state_space(model, "evaluate(model, sequences)")
     future, particles = _filter(
         model, sequences, start, horizon, num_particles, seed, num_samples, posterior
     )

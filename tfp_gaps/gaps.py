@@ -28,7 +28,7 @@ PARTS = ("approximation", "conditioning", "capacity", "optimisation")
 _STEPS = ("evidence", "best_per_datum", "best_shared", "best_network", "elbo")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GapReport:
     """evidence - elbo = approximation + conditioning + capacity + optimisation, each an `Estimate`.
 
@@ -54,15 +54,25 @@ class GapReport:
         """{name: `Estimate`} of the four parts, in order."""
         return {name: getattr(self, name) for name in PARTS}
 
+    def __repr__(self):
+        return str(self.table())
+
     def residual(self):
         """total - sum of the parts, nats: rounding alone."""
         return self.total.value - sum(part.value for part in self.parts.values())
 
+    def _doubt(self, step):
+        """What `basis` says from ", unreliable" on, or nothing."""
+        return "".join(self.basis.get(step, "").partition(", unreliable")[1:])
+
     def table(self):
         """The report as a `Table`, one row per part."""
-        doubt = ", unreliable" if "unreliable" in self.basis.get("evidence", "") else ""
-        rows = [[f"evidence{doubt}", self.evidence]]
-        rows += [[f"− {name} gap", part] for name, part in self.parts.items()]
+        rows = [[f"evidence{self._doubt('evidence')}", self.evidence]]
+        for name, part in self.parts.items():
+            doubt = self._doubt("best_per_datum") if name == "approximation" else ""
+            if name == "optimisation" and "elbo" in self.basis and part.value < 0:
+                doubt = f": q is {self.basis['elbo']}"
+            rows.append([f"− {name} gap{doubt}", part])
         return Table(["nats", "mean ± standard error"], [*rows, ["= ELBO", self.elbo]])
 
 

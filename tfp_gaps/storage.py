@@ -1,9 +1,11 @@
 """Files that are either whole or absent: atomic writes, checksums, no pickles."""
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -114,3 +116,82 @@ def _digest(arrays, text):
         total.update(f"{name}{array.dtype}{array.shape}".encode())
         total.update(array.tobytes())
     return total.hexdigest()
+
+
+# --- records as JSON ------------------------------------------------------------------------------
+
+
+def to_json(record):
+    """Write a record, a dataclass or NamedTuple of numbers, arrays and other records, as JSON.
+
+    JSON knows no NaN, no infinity and no array: floats that are not finite are strings, and arrays
+    name their dtype. Every float comes back bit for bit.
+    """
+    return json.dumps(_encoded(record), allow_nan=False)
+
+
+def from_json(text, types):
+    """Read what `to_json` wrote.
+
+    Args:
+      text: JSON.
+      types: the classes that a record may be made of, the first of them what is expected.
+
+    Raises:
+      ValueError: for text that is no JSON, or not of these records.
+    """
+    known = {kind.__name__: kind for kind in types}
+    expected = types[0].__name__
+    try:
+        record = _decoded(json.loads(text), known)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the text must be what {expected}.to_json wrote, but could not be read "
+            f"({type(error).__name__}: {error}). Write it again with this version of the package."
+        ) from error
+    if type(record) is not types[0]:
+        raise ValueError(
+            f"the text must hold a {expected}, but holds a {type(record).__name__}. Read it with "
+            f"the class that wrote it."
+        )
+    return record
+
+
+def _encoded(value):
+    if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
+        names = getattr(value, "_fields", None) or [f.name for f in dataclasses.fields(value)]
+        return {"record": type(value).__name__} | {
+            name: _encoded(getattr(value, name)) for name in names
+        }
+    if isinstance(value, dict):
+        return {"entries": [[key, _encoded(entry)] for key, entry in value.items()]}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__: [_encoded(entry) for entry in value]}
+    if isinstance(value, np.ndarray):
+        return {"dtype": str(value.dtype), "values": _finite(value.tolist())}
+    if isinstance(value, np.generic):
+        value = value.item()
+    return {"float": repr(value)} if value != _finite(value) else value
+
+
+def _finite(value):
+    """Nested lists with strings for floats that are not finite."""
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else repr(value)
+
+
+def _decoded(value, types):
+    if not isinstance(value, dict):
+        return value
+    if "record" in value:
+        fields = {name: _decoded(entry, types) for name, entry in value.items() if name != "record"}
+        return types[value["record"]](**fields)
+    if "entries" in value:
+        return {key: _decoded(entry, types) for key, entry in value["entries"]}
+    if "float" in value:
+        return float(value["float"])
+    for kind in (list, tuple):
+        if kind.__name__ in value:
+            return kind(_decoded(entry, types) for entry in value[kind.__name__])
+    return np.array(value["values"], np.dtype(value["dtype"]))

@@ -1,6 +1,12 @@
-"""Small tables of a chapter: readable as HTML, as plain text, and on a phone."""
+"""Tables: small ones, readable as HTML, as text and on a phone, and those of other libraries.
+
+`data_frame` is for pandas, `data_tree` for ArviZ. Both packages are optional: the extra `interop`.
+"""
 
 import html
+import importlib
+
+import numpy as np
 
 
 class Table:
@@ -65,3 +71,48 @@ def percent(share):
     '25 %'
     """
     return f"{100 * share:.0f} %"
+
+
+def data_frame(bounds, errors, diagnostics):
+    """A `pandas.DataFrame` of {bound: [data]}, see `measuring.Measured.to_dataframe`."""
+    rows = []
+    for name, values in bounds.items():
+        trust = diagnostics.get(name)
+        doubts = getattr(trust, "doubts", {})
+        for datum, value in enumerate(values):
+            row = {"bound": name, "datum": datum, "value": value, "error": errors[name][datum]}
+            for column in ("k_hat", "effective_size", "reliable"):
+                found = getattr(trust, column, None)
+                row[column] = None if found is None else found[datum]
+            said = ", ".join(reason for reason, where in doubts.items() if where[datum])
+            rows.append({**row, "doubts": None if trust is None else said})
+    return _optional("pandas", "to_dataframe").DataFrame(rows)
+
+
+def data_tree(groups, axes):
+    """An `xarray.DataTree` as ArviZ reads it, its InferenceData.
+
+    Args:
+      groups: {group: {name: array}}; those of the posterior and its statistics are [draws, ...], a
+        single chain.
+      axes: {name: names of the axes behind the draws}; axes without a name are numbered.
+    """
+    drawn = ("posterior", "sample_stats")
+    content = {
+        group: {
+            name: np.asarray(a)[np.newaxis] if group in drawn else a for name, a in part.items()
+        }
+        for group, part in groups.items()
+    }
+    return _optional("arviz_base", "to_inference_data").from_dict(content, dims=axes)
+
+
+def _optional(package, asked_by):
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        name = package.replace("_", "-")
+        raise ImportError(
+            f"{asked_by} needs the package {name}, which could not be imported ({error}). Install "
+            f'it: pip install {name}, or "tfp-gaps[interop]".'
+        ) from error

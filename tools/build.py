@@ -6,6 +6,7 @@ tools/pages.py, and what the theme gets wrong mended afterwards, by tools/polish
 lead to the remote of this checkout (tools/address.py). One build at a time works in a folder.
 """
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -43,7 +44,10 @@ def build(folder, root=ROOT, builder="html", repository=None):
     command += ["--toc", str(root / "_toc.yml"), "--path-output", str(folder)]
     # -W: warnings are errors; -n: also references without a target; --all: nothing from last time.
     command += ["--builder", builder, "-W", "-n", "--keep-going", "--all", "--quiet"]
-    status = subprocess.run(command, cwd=root).returncode
+    # Sphinx finds the book's own extension beside this file.
+    known = [str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH")]
+    own = {"PYTHONPATH": os.pathsep.join(filter(None, known))}
+    status = subprocess.run(command, cwd=root, env=os.environ | own).returncode
     page = folder / "_build" / "html" / "index.html"
     if status < 0:
         raise BuildError(f"The build was killed by {endings.describe(status)}. Start it again.")

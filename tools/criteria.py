@@ -47,7 +47,7 @@ def history(root):
     log = git(root, "log", "--reverse", "--format=%H %as", "--", PATH)
     for commit, date in (line.split() for line in log.splitlines()):
         for entry in yaml.safe_load(git(root, "show", f"{commit}:{PATH}")):
-            for kind in ("criteria", "caveats"):
+            for kind in ("criteria", "caveats", "planned"):
                 for row in entry.get(kind) or []:
                     asks = (row[each] for each in ("name", "rule", "bound"))
                     own = key(entry["id"], *asks, row.get("text"))
@@ -61,7 +61,7 @@ def problems(root):
     past = history(root)
     today, former = {}, {}
     for claim in claims.load(pathlib.Path(root) / PATH).values():
-        for each in (*claim.criteria, *claim.caveats):
+        for each in (*claim.criteria, *claim.caveats, *claim.planned):
             own = key(claim.id, each.name, each.rule, each.bound, each.text)
             today[own] = each
         for each in claim.was:

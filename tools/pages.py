@@ -1,14 +1,18 @@
 """Write the parts of pages that are made of data, before the build: book/_generated/*.md.
 
-The page on reproducibility includes them. They hold what the chapters stored when they ran (cost,
-machine, verdicts), what the ledger asks, and what the lock pins; no number is typed. They are not
-committed, so they cannot fall behind.
+Pages include them, that on reproducibility most of them. They hold what the chapters stored when
+they ran (cost, machine, verdicts), what the ledger asks, what the lock pins, and how to cite; no
+number is typed. They are not committed, so they cannot fall behind.
 """
 
 import collections
 import importlib.metadata
 import json
+import re
 
+import yaml
+
+import address
 import api
 import mutation
 import notebooks
@@ -20,6 +24,9 @@ from notebooks import Project, write_text
 from tfp_gaps.book.ledger import claims, scorecard
 
 FOLDER = "_generated"
+SOURCES = ("soelch2021tale", "bayer2021mind", "cremer2018inference", "kayalibay2021less")
+"""Keys of the texts that the book recomputes, in references.bib."""
+
 # The packages that a result can depend on, or a page; the lock holds the others.
 PACKAGES = (
     "tensorflow",
@@ -51,7 +58,11 @@ def write(root):
         "mutation": mutants(project),
         "faults": faults(project),
         "variants": circumstances(project),
+        "coverage": checked(project, "coverage"),
+        "targets": checked(project, "targets"),
         "api": api.lines(project.root),
+        "citation": citation(project),
+        "changelog": changelog(project),
     }
     folder = project.book / FOLDER
     folder.mkdir(exist_ok=True)
@@ -223,6 +234,39 @@ def licence_of(name):
     return stated or (short[0][:40] if short else "not stated")
 
 
+# --- how to cite ---------------------------------------------------------------------------------
+
+
+def citation(project):
+    """Return the BibTeX entries of the book and of its sources, as one block.
+
+    The book's comes from CITATION.cff, with the address of this checkout where it has one.
+    """
+    own = yaml.safe_load((project.root / "CITATION.cff").read_text(encoding="utf-8"))
+    fields = {
+        "author": "{" + own["authors"][0]["name"] + "}",
+        "title": own["title"],
+        "year": own["date-released"][:4],
+        "version": own["version"],
+    }
+    if (where := address.repository(project.root)) is not None:
+        fields["url"] = where
+    lines = ["@misc{tale-of-gaps,", *(f"  {key} = {{{v}}}," for key, v in fields.items()), "}"]
+    entries = (project.book / "references.bib").read_text(encoding="utf-8")
+    for key in SOURCES:
+        found = re.search(rf"^@\w+{{{key},\n.*?^}}$", entries, re.DOTALL | re.MULTILINE)
+        if found is None:
+            raise notebooks.ChapterError(f"references.bib must have an entry {key}, but has none.")
+        lines += ["", *found[0].splitlines()]
+    return ["```bibtex", *lines, "```"]
+
+
+def changelog(project):
+    """Return the changelog without its title; files of the checkout are named, not linked."""
+    text = (project.root / "CHANGELOG.md").read_text(encoding="utf-8")
+    return re.sub(r"\[[^]]*\]\((?!https?:)([^)]+)\)", r"`\1`", text).splitlines()[1:]
+
+
 # --- what was broken on purpose ------------------------------------------------------------------
 
 
@@ -286,6 +330,22 @@ def circumstances(project):
     commits = ", ".join(f"`{commit}`" for commit in sorted({row["commit"] for row in stored}))
     machines = ", ".join(sorted({_machine(row["machine"]) for row in stored}))
     return [*lines, "", f"Commit {commits}, {machines}."]
+
+
+def checked(project, name):
+    """Return the table that a command of benchmarks/ stored in the book, and where it is from."""
+    path = project.book / f"{name}.json"
+    if not path.is_file():
+        return [f"Not run yet: `python -m benchmarks.{name} --json book/{name}.json`."]
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    origin = stored["provenance"]
+    versions = ", ".join(f"{key} {value}" for key, value in sorted(origin["versions"].items()))
+    return [
+        *table(stored["table"]["header"], stored["table"]["rows"]),
+        "",
+        f"`{origin['command']}`, commit `{origin['commit']}`, {origin['date']}, "
+        f"{origin['seconds'] / 60:.0f} minutes on {origin['device']}; {versions}.",
+    ]
 
 
 def _stored(project, name):

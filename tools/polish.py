@@ -3,9 +3,11 @@
 What scrolls can be reached by keyboard: code, outputs, tables. The name of a control is what it
 shows: the theme calls every folded cell "Toggle hidden content", and its buttons by other names
 than those beside their icons. Where a chapter imports from the package, the names lead to the page
-on the package; what it takes from TensorFlow Probability leads to the documentation of that.
+on the package; what it takes from TensorFlow Probability leads to the documentation of that. A link
+to the glossary carries the meaning of its term, and no number is parted from its error.
 """
 
+import html
 import re
 
 import api
@@ -103,12 +105,51 @@ def link_tfp(text):
     )
 
 
+_ENTRY = re.compile(r'((?:<dt id="term-[^"]+">.*?</dt>\s*)+)<dd>(.*?)</dd>', re.DOTALL)
+
+
+def definitions(glossary):
+    """The terms of the glossary's page, as a dict from anchor to text, formulas as TeX.
+
+    >>> definitions('<dt id="term-q">q<a>#</a></dt><dd><p>An <em>answer</em>  to x.</p></dd>')
+    {'term-q': 'An answer to x.'}
+    """
+    found = {}
+    for terms, words in _ENTRY.findall(glossary):
+        text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", words)).split())
+        found |= dict.fromkeys(re.findall(r'<dt id="(term-[^"]+)"', terms), text)
+    return found
+
+
+def preview_terms(text, meanings):
+    """Give each link to the glossary the meaning of its term, which book.js shows beside it."""
+
+    def shown(link):
+        meaning = meanings.get(link[2])
+        return f'{link[1]} data-preview="{html.escape(meaning)}">' if meaning else link[0]
+
+    return re.sub(r'(<a class="reference internal" href="glossary\.html#([^"]+)")>', shown, text)
+
+
+def keep_errors(text):
+    """Keep a number and its error on one line: no-break spaces around the sign.
+
+    >>> keep_errors("5.0 ± 0.5 nats") == "5.0\\u00a0±\\u00a00.5 nats"
+    True
+    """
+    return text.replace(" ± ", "\u00a0±\u00a0")
+
+
 def polish_pages(folder):
     """Change all pages of a folder in place."""
+    terms = folder / "glossary.html"
+    meanings = definitions(terms.read_text(encoding="utf-8")) if terms.is_file() else {}
     package = folder / "api.html"
     source = package.read_text(encoding="utf-8") if package.is_file() else ""
     anchors = set(re.findall(r'\bid="(api-[a-z0-9-]+)"', source))
     for page in sorted(folder.glob("*.html")):
         text = page.read_text(encoding="utf-8")
-        if (mended := link_tfp(link_imports(polish(text), anchors))) != text:
+        mended = link_tfp(link_imports(polish(text), anchors))
+        mended = keep_errors(preview_terms(mended, meanings))
+        if mended != text:
             page.write_text(mended, encoding="utf-8")

@@ -3,10 +3,10 @@
 A chapter rests on its code cells; on the modules of `tfp_gaps` that those import, directly or
 through one another (found in the syntax tree, nothing is imported; a name that the package loads
 when it is used counts as an import of its module); on the pinned packages of requirements.lock; on
-its own entries of book/claims.yml, and on book/literature.yml if it imports what reads it; on the
-stored results that it was seen to read (`tfp_gaps.reads` of its metadata, written by `reads`); and
-on the files that its metadata names under `tfp_gaps.depends_on`. Comments and docstrings of a
-module change no output and do not count.
+its own entries of book/claims.yml, and on book/literature.yml and the scripts of the widgets if it
+imports what reads them; on the stored results that it was seen to read (`tfp_gaps.reads` of its
+metadata, written by `reads`); and on the files that its metadata names under
+`tfp_gaps.depends_on`. Comments and docstrings of a module change no output and do not count.
 """
 
 import ast
@@ -26,6 +26,8 @@ CLAIMS_MODULE = f"{PACKAGE}/book/ledger/claims.py"
 CLAIMS_FILE = "book/claims.yml"
 LITERATURE_MODULE = f"{PACKAGE}/book/literature.py"
 LITERATURE_FILE = "book/literature.yml"
+WIDGETS_MODULE = f"{PACKAGE}/book/figures/page.py"
+WIDGETS_FILES = (f"{PACKAGE}/book/figures/scripts/*", f"{PACKAGE}/book/figures/widgets/*.json")
 
 
 def inputs(project, name, notebook):
@@ -39,6 +41,9 @@ def inputs(project, name, notebook):
     found |= {project.relative(path): digest(code_text(path)) for path in sorted(modules)}
     if LITERATURE_MODULE in found and (project.root / LITERATURE_FILE).is_file():
         found |= _declared(project, name, LITERATURE_FILE)
+    if WIDGETS_MODULE in found:
+        for pattern in WIDGETS_FILES:
+            found |= _declared(project, name, pattern)
     found["requirements.lock"] = digest(*pins(project.lock))
     own = notebook.metadata.get("tfp_gaps", {})
     if CLAIMS_MODULE in found and (project.root / CLAIMS_FILE).is_file():

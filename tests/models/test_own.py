@@ -52,7 +52,7 @@ def test_a_kalman_filter_of_tfp_is_taken_as_it_is():
     normal = [tfd.MultivariateNormalTriL(scale_tril=np.linalg.cholesky(c).astype("f")) for c in
               (CHAIN.transition_cov, CHAIN.emission_cov, CHAIN.initial_cov)]  # fmt: skip
     kalman = tfd.LinearGaussianStateSpaceModel(5, A, normal[0], C, normal[1], normal[2])
-    exact = as_state_space(kalman).exact
+    exact = as_state_space(kalman, "f(model)").exact
     expected = kalman.log_prob(np.swapaxes(X, 0, 1)).numpy()
     np.testing.assert_allclose(
         kalman_filter(exact, X.astype(float)).log_likelihood, expected, rtol=1e-5
@@ -60,7 +60,7 @@ def test_a_kalman_filter_of_tfp_is_taken_as_it_is():
     moved = tfd.MultivariateNormalDiag(tf.ones(2), tf.ones(2))
     kalman = tfd.LinearGaussianStateSpaceModel(5, A, normal[0], C, normal[1], moved)
     with pytest.raises(ValueError, match="an initial state whose mean is not zero"):
-        as_state_space(kalman)
+        as_state_space(kalman, "f(model)")
 
 
 def changed(**methods):
@@ -133,8 +133,9 @@ def test_what_is_wrong_is_said_in_one_sentence(case):
 
 def test_what_is_no_model_is_refused_by_name():
     state, moves = tfd.Categorical([0.0]), tfd.Categorical([[0.0]])
-    with pytest.raises(ValueError, match="this HiddenMarkovModel lacks num_replicas"):
-        as_state_space(tfd.HiddenMarkovModel(state, moves, tfd.Normal([0.0], 1.0), 3))
+    hidden = tfd.HiddenMarkovModel(state, moves, tfd.Normal([0.0], 1.0), 3)
+    with pytest.raises(ValueError, match="the HiddenMarkovModel that was given lacks num_rep"):
+        filtering.particle_filter(hidden, X, num_particles=10, seed=0)
 
 
 def test_missing_values_need_channels_that_can_be_left_out():

@@ -42,6 +42,9 @@ def project(tmp_path):
         "tfp_gaps/unrelated.py": "",
         "tfp_gaps/book/ledger/claims.py": "",
         "tfp_gaps/book/literature.py": "",
+        "tfp_gaps/book/figures/page.py": "",
+        "tfp_gaps/book/figures/scripts/widgets.js": "",
+        "tfp_gaps/book/figures/widgets/drift.json": "",
         "requirements.lock": "# made by make lock\nnumpy==2.0.2 \\\n    --hash=sha256:aa\n",
         "README.md": "# Read me\n\n<!-- chapters -->\n<!-- /chapters -->\n",
         "_toc.yml": "root: second\nparts:\n- chapters:\n  - file: first\n  - file: absent\n",
@@ -168,6 +171,21 @@ def test_the_list_of_models_counts_where_its_module_is_imported(project):
     (project.book / "literature.yml").write_text("- {name: VRNN}\n")
     assert reasons(project, "first") == []
     assert reasons(project, "second") == ["book/literature.yml changed"]
+
+
+def test_scripts_and_data_of_the_widgets_count_where_they_are_shown(project):
+    save(project, "first", "from tfp_gaps.exact import bit")
+    save(project, "second", "from tfp_gaps.book.figures import page")
+    for name in ("first", "second"):
+        stamp(project, name)
+    folder = project.root / "tfp_gaps/book/figures"
+    (folder / "scripts/widgets.js").write_text("const root = 1;")
+    (folder / "widgets/drift.json").write_text("{}")
+    assert reasons(project, "first") == []
+    assert reasons(project, "second") == [
+        "tfp_gaps/book/figures/scripts/widgets.js changed",
+        "tfp_gaps/book/figures/widgets/drift.json changed",
+    ]
 
 
 def test_declared_files_and_other_chapters_count(project):

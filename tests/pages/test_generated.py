@@ -110,7 +110,7 @@ def test_the_page_includes_every_part_and_no_number():
     text = (PROJECT.book / "reproducibility.md").read_text()
     parts = {path.name for path in (PROJECT.book / pages.FOLDER).glob("*.md")}
     included = {name for name in parts if f"{{include}} {pages.FOLDER}/{name}\n" in text}
-    assert included == parts - {"api.md"}
+    assert included == parts - {"api.md", "citation.md", "changelog.md"}
     assert not [word for word in text.split() if word.strip("(.,)").isdigit()]
 
 
@@ -119,3 +119,34 @@ def test_the_line_to_compare_is_the_scorecards():
     line = (PROJECT.book / pages.FOLDER / "verdicts.md").read_text().splitlines()[0]
     last = code_cells(read(PROJECT.path("scorecard")))[-1]
     assert line == f"> **{last.outputs[0].text.strip()}**"
+
+
+def test_a_table_of_a_benchmark_comes_with_its_origin(project):
+    assert "benchmarks.targets" in pages.checked(project, "targets")[0]
+    origin = {"command": "python -m benchmarks.targets", "commit": "abc", "date": "2026-01-02"}
+    origin |= {"seconds": 125.0, "device": "CPU, 2 cores", "versions": {"numpy": "2.0"}}
+    stored = {"table": {"header": ["a", "b"], "rows": [["x", "1 ± 2"]]}, "provenance": origin}
+    (project.book / "targets.json").write_text(json.dumps(stored))
+    lines = pages.checked(project, "targets")
+    assert lines[:3] == ["| a | b |", "| --- | --- |", "| x | 1 ± 2 |"]
+    assert "commit `abc`" in lines[-1] and "2 minutes on CPU, 2 cores; numpy 2.0" in lines[-1]
+
+
+def test_the_entries_to_cite_are_those_of_the_checkout():
+    lines = pages.citation(PROJECT)
+    text = "\n".join(lines)
+    assert [line for line in lines if line.startswith("@")] == [
+        "@misc{tale-of-gaps,",
+        "@misc{soelch2021tale,",
+        "@inproceedings{bayer2021mind,",
+        "@inproceedings{cremer2018inference,",
+        "@inproceedings{kayalibay2021less,",
+    ]
+    assert "author = {{the Tale of Gaps contributors}}" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_the_changelog_of_the_page_links_to_no_file_of_the_checkout():
+    text = "\n".join(pages.changelog(PROJECT))
+    assert "`CONTRIBUTING.md`" in text and "](CONTRIBUTING.md)" not in text
+    assert not text.startswith("#")

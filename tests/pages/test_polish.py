@@ -81,3 +81,17 @@ def test_what_is_linked_exists():
         found = tfp
         for part in name.split("/"):
             found = getattr(found, part)
+
+
+def test_links_to_terms_carry_their_meaning():
+    glossary = (
+        '<dl><dt id="term-ELBO">ELBO<a href="#">#</a></dt><dt id="term-bound">bound</dt>'
+        '<dd><p>Below "all",\n<span class="math">\\(a &lt; b\\)</span>.</p></dd></dl>'
+    )
+    meanings = polish.definitions(glossary)
+    assert meanings == dict.fromkeys(("term-ELBO", "term-bound"), 'Below "all", \\(a < b\\).')
+    link = '<a class="reference internal" href="glossary.html#term-{}">x</a>'
+    once = polish.preview_terms(link.format("ELBO") + link.format("none"), meanings)
+    assert once.count("data-preview") == 1
+    assert 'data-preview="Below &quot;all&quot;, \\(a &lt; b\\).">x' in once
+    assert polish.preview_terms(once, meanings) == once

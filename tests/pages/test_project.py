@@ -1,5 +1,6 @@
 """The frame around the book: locks that fit the declared ranges, commands that exist."""
 
+import json
 import os
 import pathlib
 import re
@@ -9,6 +10,8 @@ import tomllib
 import pytest
 import yaml
 from packaging.requirements import Requirement
+
+import tfp_gaps
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -82,3 +85,21 @@ def test_without_the_right_python_the_message_says_what_to_do(tmp_path):
     assert "Python 3.11 is needed" in done.stderr
     assert "make PYTHON=" in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_the_entries_for_citation_agree():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    deposited = json.loads((ROOT / ".zenodo.json").read_text())
+    assert deposited["title"] == cited["title"]
+    assert deposited["version"] == cited["version"] == tfp_gaps.__version__
+    assert deposited["keywords"] == cited["keywords"]
+    assert [each["name"] for each in deposited["creators"]] == [
+        each["name"] for each in cited["authors"]
+    ]
+
+
+def test_the_development_container_makes_the_environment_of_the_lock():
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert container["postCreateCommand"] == "make env"
+    assert container["image"].startswith("python:3.11-")
+    assert re.search(r"\bgit make npm\b", container["onCreateCommand"])

@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_said():
         (model, X[:, :20], SMALL, "batches of 50 sequences, but there are 20"),
         (model, X[:1], SMALL, "horizon must leave a step"),
         (model, np.where(X > 2, np.nan, X), SMALL, "Mask missing values"),
-        (object(), X, SMALL, "this object lacks num_replicas"),
+        (object(), X, SMALL, "the object that was given lacks num_replicas"),
     ]
     for wrong, x, effort, message in cases:
         with pytest.raises(ValueError, match=message):

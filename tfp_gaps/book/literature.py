@@ -208,11 +208,14 @@ class Survey:
     __repr__ = __str__
 
     def _repr_html_(self):
+        # Drawn for a page only, and graphs takes the schemes from this module.
+        from tfp_gaps.book.figures import graphs
+
         head = "".join(f'<th scope="col">{title}</th>' for title in self.HEADER)
         body = "".join(
             f'<tr><th scope="row">{marked(label)}<br>{code_link(model)}</th>'
             + "".join(f"<td>{marked(cell)}</td>" for cell in cells[:-1])
-            + f"<td>{marked(cells[-1])}"
+            + f"<td>{marked(cells[-1])}<br>{graphs.graph(model.scheme)}"
             + (f"<br><em>{marked(model.remark)}</em>" if model.remark else "")
             + "</td></tr>"
             for model, (label, *cells) in self._rows()

@@ -1,37 +1,44 @@
-"""A joint distribution that somebody brings, with what is observed of it.
+"""A model that somebody brings, with what is observed of it.
 
-    ln p(x, z),   x the observed part, z the others
+    ln p(x, z),   x the observed parts, z the others
 
 Bounds need its density at draws [draws, data], and, where parts are constrained, the same on
 unconstrained numbers: there the density changes by the Jacobian, the bounds do not. What cannot
 give a right number is refused by `joint_checks`.
 """
 
-import warnings
-
 import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf, tfp
-from tfp_gaps.models import joint_checks
+from tfp_gaps.models import coordinates, joint_checks, observations
+from tfp_gaps.models.densities import JointDensity, LikelihoodDensity, sample
+from tfp_gaps.models.parts import by_name
 
 tfd = tfp.distributions
 
 
 class Model:
-    """A joint distribution, one part of which is observed.
+    """A joint distribution, some parts of which are observed.
+
+    Latent parts may be constrained (positive, a simplex, a covariance or correlation, but no
+    sphere) and nested: arrays of a joint distribution `z` inside have the names `z.a`. Discrete
+    ones with at most 128 values together are summed out exactly, and q covers the others alone.
 
     Args:
       joint: `tfd.JointDistribution*` of one datum, whose parts have names. It must accept two
         leading axes, [draws, data]: the AutoBatched classes do; others do if their batch shape is
         empty and their parts broadcast.
-      observed: name of the observed part.
-      example: a value of the observed part of one datum, from which the shapes are read.
+      observed: name of the observed part, or several; x is then {name: [data, *event]}.
+      example: a value of the observed part of one datum, from which the shapes are read, or
+        {name: value} of several parts.
+      missing: "marginalise" to take NaN for values that are missing, which products, mixtures and
+        hidden Markov models of scalar distributions allow.
 
     Raises:
       ValueError: for a name that the joint distribution does not have, no part beside it, latent
-        parts that are discrete, nested, or on a surface such as the simplex, and densities whose
-        shape is not [draws, data].
+        parts that are discrete with many values or on a surface without coordinates, densities
+        whose shape is not [draws, data], and missing values that the density cannot leave out.
 
     >>> normal = tfd.JointDistributionNamedAutoBatched(
     ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})
@@ -40,74 +47,98 @@ class Model:
     (('z',), 1)
     """
 
-    def __init__(self, joint, observed, *, example):
-        joint_checks.joint(joint)
-        self.joint, self.observed = joint, observed
-        # In the order of the model; TFP resolves the names of all kinds of joint distributions.
-        self._names = tuple(joint._flat_resolve_names())
-        _checks.one_of(observed, "observed part", self._names)
-        self.latents = tuple(name for name in self._names if name != observed)
-        if not self.latents:
-            raise ValueError(
-                f"the joint distribution must have a latent part beside {observed!r}, but has none."
-            )
-        joint_checks.real_array(example, "example")
-        example = tf.convert_to_tensor(example)
-        self._example_shape = tuple(example.shape)
-        self._observed_dtype = example.dtype.as_numpy_dtype
-        with joint_checks.users_code("the model", "Sample the joint distribution alone first."):
-            pinned = joint.experimental_pin(**{observed: example})
-            self._structure = pinned.event_shape
-        joint_checks.latents(self, pinned)
+    def __init__(self, joint, observed, *, example, missing=None):
+        with coordinates.measured():
+            self._prepare(JointDensity(joint, observed, example, missing))
+
+    @classmethod
+    def from_log_density(cls, prior, log_likelihood=None, *, example=None):
+        """A model of a prior and a log likelihood, or of an unnormalised log density alone.
+
+        Args:
+          prior: `tfd.Distribution` or `tfd.JointDistribution*` without batch shape; or a target as
+            in inference_gym or a pinned joint distribution: `event_shape`, `dtype`,
+            `unnormalized_log_prob` and a default event-space bijector.
+          log_likelihood: z -> ln p(x | z) of data that it holds; with an example, (z, x) -> the
+            same. z has the structure of the prior. Given z [draws, data, *event] and x [draws,
+            data, *event], it returns [draws, data]; one that handles a single z and x only, and
+            returns a scalar, is mapped over both by `tf.vectorized_map`.
+          example: a value of x of one datum, or {name: value}; None if the likelihood holds its
+            data, which are then one datum: `tfp_gaps.measure(model, q, None, seed=0)`.
+
+        Returns:
+          `Model`, which cannot `simulate`. The arrays of a prior that is no joint distribution are
+          named after its structure, a single one "z".
+
+        Raises:
+          ValueError: as `Model`, and where neither form of the likelihood gives a number.
+
+        >>> model = Model.from_log_density(
+        ...     tfd.Normal(0.0, 1.0), lambda z, x: -0.5 * (x - z) ** 2, example=0.0)
+        >>> model.log_joint({"z": tf.zeros([3, 2])}, model.data([0.0, 1.0])).shape
+        TensorShape([3, 2])
+        """
+        model = cls.__new__(cls)
+        with coordinates.measured():
+            model._prepare(LikelihoodDensity(prior, log_likelihood, example))
+        return model
+
+    def _prepare(self, density):
+        self._density, self._parts = density, density.parts
+        self._bijector, self._structure = density.bijector, density.parts.structure
+        self.joint, self.latents = density.joint, density.parts.names
+        self.observed = density.observed[0] if len(density.observed) == 1 else density.observed
+        self.dtype = self._dtype = joint_checks.one_dtype(density)
         with joint_checks.users_code("the default bijector", joint_checks.TRANSFORM):
-            self._bijector = pinned.experimental_default_event_space_bijector()
             free = self._bijector.inverse_event_shape(self._structure)
         self._free_shapes = [shape.as_list() for shape in tf.nest.flatten(free)]
-        self._dtype = tf.nest.flatten(pinned.dtype)[0]
         self.num_numbers = sum(int(np.prod(shape)) for shape in self._free_shapes)
-        free_of = self._by_name(free, self.latents)
-        joint_checks.support(self, [free_of[name] for name in self.latents])
-        joint_checks.shapes(self, example)
+        joint_checks.prepared(self)
+
+    def __repr__(self):
+        examples = self._density.observations.example
+        observed = ", ".join(f"{name} {list(value.shape)}" for name, value in examples.items())
+        return (
+            f"Model(observed {observed}, latent {', '.join(self.latents)}; {self.num_numbers} "
+            f"unconstrained numbers of {tf.as_dtype(self.dtype).name})"
+        )
 
     def data(self, x):
-        """`x` with one leading axis over data, checked: [data, *event].
+        """`x` with one leading axis over data, checked: [data, *event], or {name: the same}.
 
         Raises:
           ValueError: for another shape, no data, values that are not finite, not real, masked, or
-            not held by the dtype of the example.
+            not held by the dtype of the model.
         """
-        x = joint_checks.real_array(x, "data")
-        if x.shape == self._example_shape:
-            x = x[np.newaxis]
-        if x.ndim != len(self._example_shape) + 1 or x.shape[1:] != self._example_shape:
-            raise ValueError(
-                f"data must have shape [data, *{self._example_shape}], as the example of "
-                f"{self.observed!r} has {self._example_shape}, but have shape {x.shape}."
-            )
-        if not len(x):
-            raise ValueError("data must hold at least one datum, but hold none.")
-        if not np.isfinite(x).all():
-            bad = int(np.sum(~np.isfinite(x)))
-            raise ValueError(
-                f"data must be finite, but {bad} values are not. Leave these data out, or model "
-                f"what is missing."
-            )
-        return joint_checks.converted(x, self._observed_dtype)
+        return self._density.observations.data(x)
+
+    @property
+    def size(self):
+        """Numbers of one datum in one draw: the latent ones and the observed values."""
+        return self.num_numbers + sum(v.size for v in self._density.observations.example.values())
+
+    def named(self, x):
+        """{name: values} of data in either form, as `data` returns them."""
+        return self._density.observations.by_name(x)
+
+    def num_data(self, x):
+        """Number of data in x, as `data` returns it."""
+        return observations.num_data(x)
+
+    def select(self, x, indices):
+        """Some of the data, in the same form: indices of the first axis."""
+        return observations.select(x, indices)
 
     def log_joint(self, parts, x):
         """ln p(x, z) for parts {name: [draws, data, *event]} and x [data, *event]."""
-        return self.joint.log_prob(**parts, **self._tiled(parts, x))
+        with coordinates.measured():
+            return self._density.log_prob(parts, self._density.observations.by_name(x))
 
     def log_terms(self, parts, x):
         """ln p of each part, {name: float [draws, data]}, whose sum is `log_joint`."""
-        terms = self.joint.log_prob_parts(**parts, **self._tiled(parts, x))
-        return {name: term.numpy() for name, term in self._by_name(terms, self._names).items()}
-
-    def _tiled(self, parts, x):
-        """{observed: x for each draw}."""
-        draws = tf.shape(tf.nest.flatten(parts)[0])[:1]
-        x = tf.convert_to_tensor(x)
-        return {self.observed: tf.broadcast_to(x, tf.concat([draws, tf.shape(x)], 0))}
+        with coordinates.measured():
+            terms = self._density.terms(parts, self._density.observations.by_name(x))
+        return {name: term.numpy() for name, term in terms.items()}
 
     def constrain(self, numbers):
         """Turn unconstrained numbers into parts.
@@ -127,82 +158,89 @@ class Model:
         ]
         free = tf.nest.pack_sequence_as(self._structure, flat)
         ranks = [len(shape) for shape in self._free_shapes]
-        log_det = self._bijector.forward_log_det_jacobian(
-            free, event_ndims=tf.nest.pack_sequence_as(self._structure, ranks)
-        )
-        return self._by_name(self._bijector.forward(free), self.latents), log_det
+        with coordinates.measured():
+            log_det = self._bijector.forward_log_det_jacobian(
+                free, event_ndims=tf.nest.pack_sequence_as(self._structure, ranks)
+            )
+            return self._parts.by_name(self._bijector.forward(free)), log_det
 
     def unconstrain(self, parts):
         """Turn parts {name: [draws, data, *event]} into numbers [draws, data, num_numbers]."""
-        flat = tf.nest.flatten(self._bijector.inverse(self._structured(parts)))
+        with coordinates.measured():
+            flat = tf.nest.flatten(self._bijector.inverse(self._parts.pack(parts)))
         leading = tf.shape(flat[0])[:2]
         rows = [tf.reshape(value, tf.concat([leading, [-1]], 0)) for value in flat]
         return tf.concat(rows, -1)
 
     def simulate(self, num_data, *, seed):
         """Draw data with the latents that made them: (parts {name: [1, data, ...]}, x)."""
-        drawn = self._by_name(sample(self.joint, [1, num_data], seed), self._names)
-        x = drawn.pop(self.observed)[0]
-        return drawn, x.numpy()
+        _checks.seed(seed)
+        with coordinates.measured():
+            parts, x = self._density.simulate(num_data, seed)
+        return parts, x[self.observed] if isinstance(self.observed, str) else x
 
-    def _by_name(self, structure, names):
-        """A structure as TFP returns it, as {name: value}; `names` are those of a plain list."""
-        if isinstance(structure, dict):
-            return dict(structure)
-        if hasattr(structure, "_asdict"):
-            return dict(structure._asdict())
-        if not isinstance(structure, list | tuple):
-            structure = [structure]
-        return dict(zip(names, structure, strict=True))
+    @property
+    def has_prior(self):
+        """Whether z can be drawn without x, and p(z) and p(x | z) are known apart."""
+        return self._density.has_prior
 
-    def _structured(self, parts):
-        """The opposite: {name: value} of the latents in the structure of the model."""
-        if isinstance(self._structure, dict):
-            return {name: parts[name] for name in self._structure}
-        if hasattr(self._structure, "_fields"):
-            return type(self._structure)(*(parts[name] for name in self._structure._fields))
-        return type(self._structure)(parts[name] for name in self.latents)
+    def draw_prior(self, num_draws, *, seed):
+        """Draws of p(z), {name: [1, draws, *event]}, where the model has one."""
+        with coordinates.measured():
+            return self._density.draw_prior(num_draws, seed)
+
+    def log_prior_and_likelihood(self, parts, x):
+        """ln p(z) and ln p(x | z), float [draws, data] each, for parts and x as in `log_joint`."""
+        with coordinates.measured():
+            found = self._density.split(parts, self._density.observations.by_name(x))
+        return tuple(term.numpy() for term in found)
 
     def draw(self, posterior, x, num_samples, seed):
         """Draw from q: parts {name: [draws, data, ...]} and ln q, [draws, data].
 
         Raises:
-          ValueError: if q has other parts than the model, or no number for each datum.
+          ValueError: if q has other parts than the model, or no number for each datum, or a density
+            that is too small at its own draws.
         """
-        # Surrogates with deferred parameters are callable in name only.
-        q = posterior if hasattr(posterior, "log_prob") else posterior(x)
-        drawn = sample(q, num_samples, seed)
-        log_q = q.log_prob(drawn)
-        count = len(drawn) if isinstance(drawn, dict | list | tuple) else 1
+        with coordinates.measured():
+            # Surrogates with deferred parameters are callable in name only.
+            q = posterior if hasattr(posterior, "log_prob") else posterior(x)
+            drawn = sample(q, num_samples, seed)
+            log_q = q.log_prob(drawn)
+        count = len(tf.nest.flatten(drawn))
         if count != len(self.latents):
             raise ValueError(
                 f"the posterior must draw the latent part(s) {', '.join(self.latents)}, but its "
                 f"draws have {count} part(s). Build it over the joint distribution's latents."
             )
-        parts = self._by_name(drawn, self.latents)
-        if set(parts) != set(self.latents):
-            raise ValueError(
-                f"the posterior must draw {', '.join(self.latents)}, but draws {', '.join(parts)}. "
-                f"Name its parts as the joint distribution does."
-            )
+        parts = self._drawn_parts(drawn)
+        num_data = self.num_data(x)
         if log_q.shape.rank == 1:  # a surrogate without a data axis
             parts = {name: value[:, tf.newaxis] for name, value in parts.items()}
             log_q = log_q[:, tf.newaxis]
-        if tuple(log_q.shape) != (num_samples, len(x)):
+        if tuple(log_q.shape) != (num_samples, num_data):
             raise ValueError(
-                f"the posterior must have one distribution for each of {len(x)} data, but its "
+                f"the posterior must have one distribution for each of {num_data} data, but its "
                 f"densities have shape {tuple(log_q.shape)} for {num_samples} draws. Return a "
                 f"batch of distributions, one for each row of the data."
             )
-        joint_checks.part_shapes(self, parts, num_samples, len(x))
+        joint_checks.part_shapes(self, parts, num_samples, num_data)
+        joint_checks.normalised(self, parts, log_q)
         return parts, log_q
 
-
-def sample(distribution, shape, seed):
-    """Draw the same whenever it is asked: TFP takes an int for a seed that counts its uses.
-
-    Joint distributions that batch automatically warn that such draws are made one by one.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Saw Tensor seed")
-        return distribution.sample(shape, seed=tf.constant([seed, 0], tf.int32))
+    def _drawn_parts(self, drawn):
+        """{name: array} of a draw of q, whose parts may be in a plain list or nested."""
+        if len(self.latents) == 1 and not isinstance(drawn, dict) and not hasattr(drawn, "_fields"):
+            return {self.latents[0]: tf.nest.flatten(drawn)[0]}
+        top = self._parts.top if isinstance(drawn, list | tuple) else ()
+        if isinstance(drawn, list | tuple) and len(drawn) == len(self.latents):
+            top = self.latents
+        parts = by_name(drawn, top if not top or len(top) == len(drawn) else ())
+        if set(parts) != set(self.latents):
+            wrong = [name for name in parts if name not in self.latents]
+            meant = " ".join(filter(None, (_checks.meant(name, self.latents) for name in wrong)))
+            raise ValueError(
+                f"the posterior must draw {', '.join(self.latents)}, but draws {', '.join(parts)}. "
+                f"{meant or 'Name its parts as the joint distribution does.'}"
+            )
+        return {name: parts[name] for name in self.latents}

@@ -11,11 +11,14 @@ import warnings
 import numpy as np
 
 from tfp_gaps._tensorflow import faulty_product, tf, tfp
+from tfp_gaps.models import coordinates
+from tfp_gaps.models.observations import real_array
 
 tfd = tfp.distributions
 
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 _LARGEST_ROUNDING, _NOTABLE_ROUNDING = 0.1, 0.01  # nats
+_NUM_DRAWS, _NUM_CHECKED = 4000, 8
 
 _SHAPES = (
     "Densities must have the shape [draws, data]: use an AutoBatched joint distribution, or "
@@ -24,60 +27,11 @@ _SHAPES = (
 )
 
 TRANSFORM = "Write the part as a transform of unconstrained ones, such as tf.exp of a normal part."
-
-
-# --- data -----------------------------------------------------------------------------------------
-
-
-def real_array(values, name):
-    """`values` as an array of real numbers or booleans, without masked entries."""
-    if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
-        hidden = int(np.ma.getmaskarray(values).sum())
-        raise ValueError(
-            f"{name} must hold no masked values, but {hidden} are masked. Leave these data out, or "
-            f"model what is missing."
-        )
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} must be an array of real numbers, but could not be read as one ({error}). "
-            f"Give every datum the same shape."
-        ) from error
-    if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{name} must be real numbers, but have dtype {array.dtype}. Convert them yourself, "
-            f"so that nothing is lost unseen."
-        )
-    return array
-
-
-def converted(array, dtype):
-    """`array` as `dtype`; refuse what changes by more than the rounding of a float."""
-    dtype = np.dtype(dtype)
-    with np.errstate(all="ignore"):
-        result = array.astype(dtype)
-        changed = result != array
-        if array.dtype.kind == dtype.kind == "f":
-            changed &= (result == 0) | ~np.isfinite(result) | _is_coarse(array, result)
-        if array.dtype.kind in "iu" and dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            changed = (array < limits.min) | (array > limits.max)
-    if changed.any():
-        first = array[changed].flat[0]
-        raise ValueError(
-            f"data must be held by the example's dtype {dtype}, but {int(changed.sum())} of "
-            f"{array.size} values change, such as {first}. Give an example of dtype {array.dtype}, "
-            f"or subtract an offset from the data."
-        )
-    return result
-
-
-def _is_coarse(array, result):
-    """Whether rounding to float32 moves a value by a notable part of the spread over data."""
-    spread = np.std(array, axis=0) if len(array) > 1 else 0.0
-    moved = np.abs(result.astype(array.dtype) - array)
-    return (moved > 1e-2 * spread) & (np.broadcast_to(spread, array.shape) > 0)
+SAMPLE = "Sample the joint distribution alone until it works."
+NESTED = "Use an AutoBatched class for the joint distributions inside as for the outer one."
+LIKELIHOOD = (
+    "It must give [draws, data] for z [draws, data, *event], or a scalar for one draw and datum."
+)
 
 
 # --- the model ------------------------------------------------------------------------------------
@@ -98,73 +52,132 @@ def users_code(what, advice):
     try:
         yield
     except Exception as error:
-        text = str(error).strip().splitlines()
-        found = f"{type(error).__name__}: {text[0][:200] if text else ''}".rstrip(" .:")
+        text = str(error).strip().splitlines() or [""]
+        # AutoGraph puts the message last, behind a traceback.
+        line = text[-1 if text[0].startswith("in user code") else 0].strip()
+        found = f"{type(error).__name__}: {line[:200]}".rstrip(" .:")
         raise ValueError(f"{what} could not be evaluated ({found}). {advice}") from error
 
 
-def latents(model, pinned):
-    """Refuse latent parts that are nested or discrete, or have no default bijector."""
-    for name, shape, dtype in zip(
-        model.latents,
-        _values(model, pinned.event_shape),
-        _values(model, pinned.dtype),
-        strict=True,
-    ):
-        if not isinstance(shape, tf.TensorShape) or tf.nest.is_nested(dtype):
-            raise ValueError(
-                f"latent parts must be arrays, but {name!r} is a joint distribution of its own. "
-                f"Write its parts into the outer one."
-            )
+def missing(how):
+    """Whether NaN is data."""
+    if how not in (None, "marginalise"):
+        raise ValueError(
+            f"missing must be None or 'marginalise', but is {how!r}. Impute missing values "
+            f"yourself, or make them latent parts."
+        )
+    return how is not None
+
+
+def target(prior, is_distribution, log_likelihood):
+    """Refuse what has no density, or a density for each member of a batch."""
+    needed = ("event_shape", "dtype", "unnormalized_log_prob")
+    if not is_distribution and not all(hasattr(prior, name) for name in needed):
+        raise ValueError(
+            f"the prior must be a tfd.Distribution or have {', '.join(needed)} and a default "
+            f"event-space bijector, but is a {type(prior).__name__}. Write a class with these."
+        )
+    if is_distribution and any(shape.rank for shape in tf.nest.flatten(prior.batch_shape)):
+        raise ValueError(
+            f"the prior must be of one datum, but has batch shape {prior.batch_shape}. Use "
+            f"tfd.Independent, or an AutoBatched joint distribution."
+        )
+    if log_likelihood is not None and not callable(log_likelihood):
+        raise ValueError(
+            f"log_likelihood must be a function, but is a {type(log_likelihood).__name__}. Give "
+            f"ln p(x | z), not the distribution of x."
+        )
+
+
+def some_continuous(latents, discrete):
+    """Refuse a model in which nothing is left for q."""
+    if not latents:
+        raise ValueError(
+            f"a latent part must be continuous, but all of them ({', '.join(discrete)}) are "
+            f"discrete: ln p(x) is a finite sum, and no gap is left to measure."
+        )
+
+
+def latents(density):
+    """Refuse latent parts without a known shape, discrete, or without a default bijector."""
+    shapes = density.parts.by_name(density.parts.structure)
+    for name, shape in shapes.items():
+        made, dtype = density.made.get(name), tf.as_dtype(density.dtypes[name])
         if not shape.is_fully_defined():
             raise ValueError(
                 f"latent parts must have a known event shape, but that of {name!r} is {shape}. "
                 f"Give its distribution the sizes as Python integers."
             )
-        if not tf.as_dtype(dtype).is_floating:
-            _refuse_part(name, f"has dtype {tf.as_dtype(dtype).name}")
-    with users_code("a draw of the model", "Sample the joint distribution alone until it works."):
-        made = model.joint.sample_distributions(seed=(0, 0))[0]
-    made = model._by_name(made, model._names)
-    for name in model.latents:
-        try:
-            bijector = made[name].experimental_default_event_space_bijector()
-        except (NotImplementedError, AttributeError, TypeError):
-            bijector = None
-        if bijector is None:
-            _refuse_part(name, f"({type(made[name]).__name__}) has no default bijector")
+        if isinstance(made, coordinates.SPHERES):
+            raise ValueError(
+                f"latent part {name!r} ({type(made).__name__}) lies on a sphere, a surface of "
+                f"which TFP has no coordinates. Write it as a normal part over its norm."
+            )
+        if getattr(made, "input_output_cholesky", False):
+            raise ValueError(
+                f"latent part {name!r} ({type(made).__name__}) is a Cholesky factor with the "
+                f"density of a matrix, another surface. Use tfd.CholeskyLKJ, or "
+                f"input_output_cholesky=False."
+            )
+        if not dtype.is_floating:
+            _refuse_part(name, f"has dtype {dtype.name}")
+        if made is not None and _part_bijector(made) is None:
+            _refuse_part(name, f"({type(made).__name__}) has no default bijector")
+
+
+def one_dtype(density):
+    """The one dtype of all latent parts."""
+    found = {name: tf.as_dtype(dtype) for name, dtype in density.dtypes.items()}
+    if len(set(found.values())) > 1:
+        kinds = ", ".join(f"{name} {dtype.name}" for name, dtype in found.items())
+        raise ValueError(
+            f"latent parts must have one dtype, but have {kinds}. Use float64 for all of them."
+        )
+    return next(iter(found.values()))
+
+
+def _part_bijector(distribution):
+    try:
+        return distribution.experimental_default_event_space_bijector()
+    except (NotImplementedError, AttributeError, TypeError):
+        return None
 
 
 def _refuse_part(name, found):
     raise ValueError(
-        f"latent parts must be continuous and have a default bijector, but {name!r} {found}. Sum "
-        f"discrete parts out, for instance with tfd.MixtureSameFamily or tfd.HiddenMarkovModel as "
-        f"the observed part; write others as transforms of normal parts."
+        f"latent parts must be continuous and have a default bijector, or be discrete with few "
+        f"values, but {name!r} {found}. Sum discrete parts out, for instance with "
+        f"tfd.MixtureSameFamily or tfd.HiddenMarkovModel as the observed part; write others as "
+        f"transforms of normal parts."
     )
 
 
-def _values(model, structure):
-    found = model._by_name(structure, model.latents)
-    return [found[name] for name in model.latents]
+def prepared(model):
+    """Refuse a model whose unconstrained densities would not be [draws, data], or no densities."""
+    support(model)
+    shapes(model)
+    if hasattr(model._density, "all_terms"):  # of a joint distribution
+        _whole_sums(model)
+        _data_measure(model)
+        _left_out(model)
 
 
-def support(model, free_shapes):
-    """Refuse parts whose unconstrained numbers are no coordinates of the whole space.
+def _events(model):
+    return model._parts.by_name(model._structure)
 
-    The default bijectors of simplices, spheres and correlation matrices have fewer numbers than the
-    part has entries: the density's own measure is then another than the Jacobian's. Where the
-    counts agree, an injective map covers an open set, and the Jacobian is that of Lebesgue measure.
+
+def support(model):
+    """Refuse parts whose unconstrained numbers are no coordinates of the measure of the density.
+
+    Where there are as many numbers as entries, an injective map covers an open set, and the
+    Jacobian is that of Lebesgue measure. A part with fewer numbers lies on a surface: its density
+    must be one that `coordinates` knows, or integrate to one over the numbers.
     """
-    for name, shape, free in zip(
-        model.latents, _values(model, model._structure), free_shapes, strict=True
-    ):
-        size, count = int(np.prod(shape)), int(np.prod(free))
+    free = dict(zip(model._parts.flat, model._free_shapes, strict=True))
+    for name, shape in _events(model).items():
+        size, count = int(np.prod(shape)), int(np.prod(free[name]))
         if size != count:
-            raise ValueError(
-                f"latent part {name!r} has {size} entries but {count} free numbers: it lies on a "
-                f"surface, where density and Jacobian may have different measures. Write it as a "
-                f"transform of unconstrained parts, such as tf.nn.softmax of a normal part."
-            )
+            _surface(name, model._density.made.get(name), size, count)
     numbers = _probe_numbers(model, 7, 1)
     with users_code("the model's default bijector", TRANSFORM):
         again = model.unconstrain(_copies(model.constrain(numbers)[0]))
@@ -174,6 +187,105 @@ def support(model, free_shapes):
             f"the default bijector of {', '.join(model.latents)} must be one to one, but draws do "
             f"not come back from it. {TRANSFORM}"
         )
+
+
+def _surface(name, distribution, size, count):
+    estimate, error = _integral(distribution)
+    known = distribution is not None and coordinates.is_known(distribution)
+    wrong = abs(estimate - 1) > 5 * error + 0.05
+    if wrong or not (known or error < 0.05):
+        found = f"integrates to {1 / estimate:.2g}" if wrong else "could not be integrated"
+        raise ValueError(
+            f"latent part {name!r} has {size} entries but {count} free numbers: it lies on a "
+            f"surface, and its density {found} over these numbers. Write it as a transform of "
+            f"unconstrained parts, such as tf.nn.softmax of a normal part."
+        )
+
+
+def _integral(distribution):
+    """Of the density over unconstrained numbers: (inverse, standard error)."""
+    if distribution is None:
+        return 1.0, np.inf
+    draws = distribution.sample(_NUM_DRAWS, seed=tf.constant([0, 0], tf.int32))
+    bijector = _part_bijector(distribution)
+    numbers = bijector.inverse(tf.constant(draws.numpy()))
+    free = tf.constant(numbers.numpy())
+    log_det = bijector.forward_log_det_jacobian(free, event_ndims=free.shape.rank - 1)
+    log_density = distribution.log_prob(tf.constant(draws.numpy())) + log_det
+    return coordinates.excess(tf.reshape(free, [_NUM_DRAWS, -1]), log_density)
+
+
+def _whole_sums(model):
+    """Refuse discrete parts whose values were not all found."""
+    discrete = model._density.sum
+    if not discrete.names:
+        return
+    parts, x = _probe(model, 2, 3)
+    terms = model._density.all_terms(parts, model._density.observations.by_name(x))
+    total = np.exp(discrete.total(sum(terms[name] for name in discrete.names)))
+    if not np.allclose(total, 1.0, atol=1e-3):
+        raise ValueError(
+            f"the values of {', '.join(discrete.names)} must have probabilities that sum to one, "
+            f"but they sum to {total.flat[0]:.4g}: what they can be depends on other parts. Sum "
+            f"them out in the model."
+        )
+
+
+def _data_measure(model):
+    """Refuse data on a simplex with the density that TFP gives to its volume: ours would differ."""
+    parts, x = _probe(model, 2, 3)
+    given = model._density.observations.by_name(x)
+    ours = model._density.all_terms(parts, given)
+    with coordinates.as_tfp():
+        theirs = model._density.all_terms(parts, given)
+    for name in given:
+        if not np.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-4, equal_nan=True):
+            raise ValueError(
+                f"observed part {name!r} must have its density in coordinates, but has one on a "
+                f"simplex. Observe log ratios, tfb.SoftmaxCentered().inverse of the data."
+            )
+
+
+def _left_out(model):
+    """Refuse missing values where the density cannot leave them out."""
+    density = model._density
+    if not density.missing:
+        return
+    parts, given = density.simulate(_NUM_CHECKED, 0)
+    if any(value.dtype.kind != "f" for value in given.values()):
+        raise ValueError(
+            "missing values need data of a floating dtype, which can hold NaN. Give the observed "
+            "distribution such a dtype."
+        )
+    terms = density.all_terms(parts, given)
+    for name, value in given.items():
+        other = density.all_terms(parts, {**given, name: np.full_like(value, np.nan)})
+        some = np.where(np.arange(value[0].size).reshape(value[0].shape) % 2, value, np.nan)
+        rest = density.all_terms(parts, {**given, name: some.astype(value.dtype)})
+        if not np.allclose(other[name], 0.0, atol=1e-3) or not np.isfinite(rest[name]).all():
+            raise ValueError(
+                f"observed part {name!r} must be a product, mixture or hidden Markov model of "
+                f"scalar distributions to leave missing values out, but gives no density without "
+                f"them. Impute them, or make them latent parts."
+            )
+        for part in set(terms) - {name}:
+            if not np.allclose(other[part], terms[part], rtol=1e-4, atol=1e-4):
+                raise ValueError(
+                    f"missing values of {name!r} must not be needed by other parts, but {part!r} "
+                    f"depends on it. Make what is missing a latent part."
+                )
+
+
+def _probe(model, draws, data):
+    """Parts and data of a probe: the example, for each of `data`."""
+
+    def repeated(value):
+        return np.broadcast_to(value, [data, *value.shape])
+
+    observations = model._density.observations
+    x = {name: repeated(value) for name, value in observations.example.items()}
+    parts, _ = model.constrain(_probe_numbers(model, draws, data))
+    return parts, next(iter(x.values())) if observations.is_single else x
 
 
 def _copies(parts):
@@ -186,49 +298,54 @@ def _probe_numbers(model, draws, data):
     return tf.constant(values, model._dtype)
 
 
-def shapes(model, example):
-    """Refuse a joint distribution whose densities are not [draws, data], or mix draws or data.
+def shapes(model):
+    """Refuse densities that are not [draws, data], or mix draws or data.
 
     Counts of draws and data that occur in no event shape keep broadcasting from hiding it; a single
     datum is what a plate without an axis of its own takes for one.
     """
-    _products(model, example)
-    taken = {*np.shape(example), *(size for shape in model._free_shapes for size in shape)}
-    taken |= {size for shape in _values(model, model._structure) for size in shape}
+    _products(model)
+    examples = model._density.observations.example.values()
+    taken = {size for example in examples for size in example.shape}
+    taken |= {size for shape in model._free_shapes for size in shape}
+    taken |= {size for shape in _events(model).values() for size in shape}
     draws, data = [prime for prime in _PRIMES if prime not in taken][:2]
+    if hasattr(model._density, "vectorise"):
+        parts, x = _probe(model, draws, data)
+        model._density.vectorise(parts, model._density.observations.by_name(x), (draws, data))
     for count in (1, data):
-        x = np.broadcast_to(example, [count, *np.shape(example)])
-        parts, _ = model.constrain(_probe_numbers(model, draws, count))
-        with users_code(f"the model at {draws} draws of {count} data", _SHAPES):
-            terms = model.log_terms(parts, x)
-            total = model.log_joint(parts, x).numpy()
-            last = {name: value[-1:, -1:] for name, value in parts.items()}
-            alone = model.log_joint(last, x[-1:]).numpy()
-        for name, term in terms.items():
-            if term.shape != (draws, count):
-                raise ValueError(
-                    f"ln p of part {name!r} has shape {term.shape} for {draws} draws and {count} "
-                    f"datum/data. {_SHAPES}"
-                )
-        if total.shape != (draws, count) or alone.shape != (1, 1):
-            raise ValueError(f"ln p(x, z) has shape {total.shape}. {_SHAPES}")
-        if np.isfinite(alone).all() and not np.allclose(
-            alone, total[-1:, -1:], rtol=1e-3, atol=1e-3
-        ):
+        _check_shapes(model, draws, count)
+
+
+def _check_shapes(model, draws, count):
+    parts, x = _probe(model, draws, count)
+    with users_code(f"the model at {draws} draws of {count} data", _SHAPES):
+        terms = model.log_terms(parts, x)
+        total = model.log_joint(parts, x).numpy()
+        last = {name: value[-1:, -1:] for name, value in parts.items()}
+        alone = model.log_joint(last, model.select(x, slice(-1, None))).numpy()
+    for name, term in terms.items():
+        if term.shape != (draws, count):
             raise ValueError(
-                f"ln p(x, z) of one draw is {float(alone[0, 0]):.6g} alone, but "
-                f"{float(total[-1, -1]):.6g} beside others: draws or data are mixed. {_SHAPES}"
+                f"ln p of part {name!r} has shape {term.shape} for {draws} draws and {count} "
+                f"datum/data. {_SHAPES}"
             )
-
-
-def _products(model, example):
-    """Refuse products that TensorFlow gets wrong, before one is run."""
-    x = np.broadcast_to(example, [2, *np.shape(example)])
-    with users_code("the model at 2 draws of 2 data", _SHAPES):
-        fault = faulty_product(
-            lambda numbers: model.log_joint(model.constrain(numbers)[0], x),
-            _probe_numbers(model, 2, 2),
+    if total.shape != (draws, count) or alone.shape != (1, 1):
+        raise ValueError(f"ln p(x, z) has shape {total.shape}. {_SHAPES}")
+    if np.isfinite(alone).all() and not np.allclose(alone, total[-1:, -1:], rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            f"ln p(x, z) of one draw is {float(alone[0, 0]):.6g} alone, but "
+            f"{float(total[-1, -1]):.6g} beside others: draws or data are mixed. {_SHAPES}"
         )
+
+
+def _products(model):
+    """Refuse products that TensorFlow gets wrong, before one is run."""
+    parts, x = _probe(model, 2, 2)
+    try:
+        fault = faulty_product(lambda parts: model.log_joint(parts, x), parts)
+    except Exception:  # whatever the user's code raises, it raises again where it is run
+        return
     if fault:
         raise ValueError(f"the model {fault}")
 
@@ -238,13 +355,50 @@ def _products(model, example):
 
 def part_shapes(model, parts, draws, data):
     """Refuse draws of q whose shape is not [draws, data, *event] of the model's part."""
-    for name, event in zip(model.latents, _values(model, model._structure), strict=True):
+    for name, event in _events(model).items():
+        _same_precision(name, parts[name].dtype, tf.as_dtype(model.dtype))
         expected = (draws, data, *event)
         if tuple(parts[name].shape) != expected:
             raise ValueError(
                 f"the posterior must draw {name!r} with shape [draws, data, *event] = {expected}, "
                 f"but drew {tuple(parts[name].shape)}. Give it the event shape of the model's "
                 f"part, with tfd.Independent or tfd.Sample where that has axes."
+            )
+
+
+def _same_precision(name, found, expected):
+    """Refuse a floating dtype beside another one: TFP would fail far from here."""
+    if found.is_floating and found != expected:
+        raise ValueError(
+            f"the posterior must draw {name!r} as {expected.name}, as the model does, but draws "
+            f"{found.name}. Convert the parameters of one of them: NumPy makes float64, TensorFlow "
+            f"float32."
+        )
+
+
+def normalised(model, parts, log_q):
+    """Refuse a q whose density is too small at its own draws, which puts bounds above ln p(x).
+
+    It integrates to less than one over the model's unconstrained numbers, as a density in other
+    coordinates of a surface does. Draws of few data tell, where the numbers are few.
+    """
+    parts = {name: value[:, :_NUM_CHECKED] for name, value in parts.items()}
+    numbers = _copies({"": model.unconstrain(parts)})[""]
+    log_density = (log_q[:, :_NUM_CHECKED] + model.constrain(numbers)[1]).numpy()
+    numbers = numbers.numpy().astype(np.float64)
+    eps = np.finfo(log_density.dtype).eps
+    for datum in range(numbers.shape[1]):
+        free, log_u = numbers[:, datum], log_density[:, datum]
+        spread = np.maximum(free.std(0), np.finfo(np.float64).tiny)
+        if eps * max(np.max(np.abs(free).mean(0) / spread), np.abs(log_u).max()) > 1e-3:
+            continue  # rounding, which is looked at elsewhere
+        estimate, error = coordinates.excess(free, log_u)
+        if estimate - 5 * error > 1.05:
+            raise ValueError(
+                f"the posterior must be normalised, but its density integrates to about "
+                f"{1 / estimate:.2g} for datum {datum} over the model's unconstrained numbers: "
+                f"bounds would lie above ln p(x). Look for a term left out of ln q, or for a "
+                f"bijector with other coordinates than the model's part."
             )
 
 
@@ -290,16 +444,29 @@ def _short(value):
     return np.array2string(np.asarray(value), precision=3, threshold=3)
 
 
-def rounding(parts, log_q, terms, where):
+def _varying(model, parts):
+    """Parts, those on surfaces as unconstrained numbers."""
+    sizes = {name: int(np.prod(shape)) for name, shape in _events(model).items()}
+    counts = [int(np.prod(shape)) for shape in model._free_shapes]
+    surfaces = [n for n, count in zip(model._parts.flat, counts, strict=True) if count < sizes[n]]
+    if not surfaces:
+        return parts
+    pieces = tf.split(model.unconstrain(parts), counts, -1)
+    free = dict(zip(model._parts.flat, pieces, strict=True))
+    return {**parts, **{name: free[name] for name in surfaces}}
+
+
+def rounding(model, parts, log_q, terms, where):
     """Refuse densities whose rounding could be seen in a gap; warn where it is near.
 
     A density of size |ln p| is rounded by eps |ln p|, and a draw z by eps |z|, which moves ln q by
-    about that over the standard deviation of q.
+    about that over the standard deviation of q. Parts on surfaces have entries that do not vary:
+    there the unconstrained numbers count.
     """
     eps = np.finfo(np.asarray(log_q).dtype).eps
     largest = max(np.abs(np.asarray(term)).max() for term in (log_q, *terms.values()))
     size, cause = eps * float(largest), f"log densities of {largest:.2g} nats"
-    for name, value in parts.items():
+    for name, value in _varying(model, parts).items():
         value = np.asarray(value, np.float64)
         spread = np.maximum(value.std(0), np.finfo(np.float64).tiny)
         relative = eps * float(np.max(np.abs(value).mean(0) / spread))

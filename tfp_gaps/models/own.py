@@ -20,11 +20,14 @@ from tfp_gaps._tensorflow import faulty_product, tf, tfp
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
 from tfp_gaps.models.joint_checks import users_code
 from tfp_gaps.models.state_space import (
+    MODEL,
     DiagonalNormal,
     LinearGaussianStateSpace,
     StateSpace,
     check_channels,
+    check_sizes,
 )
+from tfp_gaps.sequences import as_sequences
 
 tfd = tfp.distributions
 
@@ -63,13 +66,31 @@ class OwnStateSpace:
         return self.model.emission(latent)
 
 
-def as_state_space(model, sequences=None):
+def with_sequences(model, sequences, order):
+    """A model and its data as the library uses them: the model, and `Sequences`.
+
+    Args:
+      model, order: as in `as_state_space`.
+      sequences: `Sequences`, or an array [time, sequences, channels].
+
+    Raises:
+      ValueError: as `as_state_space`; for no sequences, or other channels or controls than the
+        model's; for missing values where its channels are not independent.
+    """
+    model, sequences = as_state_space(model, order), as_sequences(sequences)
+    check_sizes(model, sequences)
+    if sequences.mask is not None:
+        check_channels(model.emission(tf.zeros([model.num_replicas, 1, model.latent_size])))
+    return model, sequences
+
+
+def as_state_space(model, order):
     """The model as the library uses it, after a check of what its methods return.
 
     Args:
       model: what the module's description asks for, or `tfd.LinearGaussianStateSpaceModel` with
         constant matrices, noises of mean zero and diagonal covariances.
-      sequences: `Sequences`, or None; where values are missing, channels must be independent.
+      order: how the function is called that was given the model, for the message.
 
     Raises:
       ValueError: for anything else, named; for a method that returns a wrong shape or type, mixes
@@ -77,28 +98,15 @@ def as_state_space(model, sequences=None):
 
     >>> normal = tfd.MultivariateNormalDiag(scale_diag=[1.0])
     >>> kalman = tfd.LinearGaussianStateSpaceModel(3, [[0.9]], normal, [[1.0]], normal, normal)
-    >>> as_state_space(kalman).latent_size
+    >>> as_state_space(kalman, "f(model)").latent_size
     1
     """
     if isinstance(model, StateSpace | LinearGaussianStateSpace | OwnStateSpace):
         return model
     if isinstance(model, tfd.LinearGaussianStateSpaceModel):
         return LinearGaussianStateSpace(as_linear_gaussian(model))
-    missing = [
-        name
-        for name in ("num_replicas", "latent_size", "initial", "transition", "emission")
-        if not hasattr(model, name)
-    ]
-    if missing:
-        raise ValueError(
-            f"a state-space model must offer num_replicas, latent_size, initial(), transition(z, "
-            f"u) and emission(z), but this {type(model).__name__} lacks {', '.join(missing)}. Add "
-            f"them, or give a tfd.LinearGaussianStateSpaceModel."
-        )
-    own = OwnStateSpace(model, _sizes(model))
-    if sequences is not None and sequences.mask is not None:
-        check_channels(own.emission(tf.zeros([own.num_replicas, 1, own.latent_size])))
-    return own
+    _checks.offers(model, "model", MODEL, order=order)
+    return OwnStateSpace(model, _sizes(model))
 
 
 def _sizes(model):

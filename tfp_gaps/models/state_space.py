@@ -22,6 +22,9 @@ from tfp_gaps.networks import MLP, flat_matmul, split_seeds
 
 tfd = tfp.distributions
 
+MODEL = ("num_replicas", "latent_size", "initial", "transition", "emission")
+"""What a state-space model offers."""
+
 EMISSIONS = ("bernoulli", "normal", "student_t", "heteroscedastic")
 MINIMUM_NOISE = 0.05
 
@@ -209,6 +212,27 @@ def step(model, latent, noise, control=None):
     """Draw z_t given z_{t-1}: mean + scale * noise, all [..., replicas, batch, latent]."""
     prior = model.transition(latent, control)
     return prior.mean + prior.scale * noise
+
+
+def check_sizes(model, sequences):
+    """Refuse sequences of other channels or controls than the model's: some would broadcast."""
+    channels = sequences.observations.shape[-1]
+    if len(sequences) == 0 or channels != model.observation_size:
+        raise ValueError(
+            f"sequences must hold at least one sequence with the model's {model.observation_size} "
+            f"channel(s), but hold {len(sequences)} with {channels}. Pass the data that the model "
+            f"was built for."
+        )
+    check_controls(model, 0 if sequences.controls is None else sequences.controls.shape[-1])
+
+
+def check_controls(model, size):
+    """Refuse controls of another size than the model's."""
+    if size != model.control_size:
+        raise ValueError(
+            f"this model was built for {model.control_size} control channel(s), but got {size}. "
+            f"Pass the controls that it was trained with."
+        )
 
 
 def check_channels(emission):

@@ -318,7 +318,7 @@ class _CouplingLayers:
         masked = self._masked[index]
         if self._kind == "affine":
             shift, raw_scale = tf.split(raw, 2, axis=-1)
-            log_scale = tf.math.log(2.0) + tf.math.log_sigmoid(raw_scale)
+            log_scale = tf.cast(tf.math.log(2.0), raw.dtype) + tf.math.log_sigmoid(raw_scale)
             return tfb.RealNVP(
                 num_masked=masked, shift_and_log_scale_fn=lambda *_, **__: (shift, log_scale)
             )

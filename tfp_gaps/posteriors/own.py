@@ -15,7 +15,7 @@ Normals may be written as `models.own` takes them.
 """
 
 from tfp_gaps._tensorflow import faulty_product, tf, tfp
-from tfp_gaps.models.own import diagonal_normal, own_words
+from tfp_gaps.models.own import as_state_space, diagonal_normal, own_words, with_sequences
 from tfp_gaps.models.state_space import DiagonalNormal
 from tfp_gaps.posteriors import look_ahead
 
@@ -75,38 +75,40 @@ class IndependentOverTime:
         return DiagonalNormal(*tf.split(context, 2, axis=-1))
 
 
-def as_posterior(posterior, model, sequences):
-    """The posterior as the library uses it; None stays None.
+def with_posterior(model, posterior, sequences, order):
+    """A model, a posterior and data that somebody brings, as the library uses them, in that order.
 
     Args:
-      posterior: what the module's description asks for.
-      model: as from `models.own.as_state_space`.
-      sequences: `Sequences` for whose shapes it is tried.
+      model, sequences, order: as in `models.own.with_sequences`.
+      posterior: what the module's description asks for; it is tried at the data's shapes.
 
     Raises:
-      ValueError: for anything else, named, and for one that reaches a product is
-        wrong (`faulty_product`).
+      ValueError: as `models.own.with_sequences`; for another posterior, named, and for one that
+        reaches a product which is wrong (`faulty_product`).
     """
-    if posterior is None or hasattr(posterior, "sample_path"):
-        return posterior
-    if hasattr(posterior, "context") and hasattr(posterior, "factor"):
-        return _checked(OwnPosterior(posterior), model, sequences)
-    if not callable(posterior) or isinstance(posterior, tfd.Distribution):
+    model = as_state_space(model, order)
+    is_ours = hasattr(posterior, "context") and hasattr(posterior, "sample_path")
+    has_factors = hasattr(posterior, "context") and hasattr(posterior, "factor")
+    is_function = callable(posterior) and not isinstance(posterior, tfd.Distribution)
+    if not (is_ours or has_factors or is_function):
         raise ValueError(
-            f"a posterior of sequences must offer context(batch) and factor(prior, z, context), or "
-            f"be a callable of x [time, sequences, channels], but is a {type(posterior).__name__}. "
-            f"See tfp_gaps.posteriors.own."
+            f"posterior must offer context, factor, or be a callable of x [time, sequences, "
+            f"channels], but the {type(posterior).__name__} that was given does neither. The order "
+            f"is {order}."
         )
-    return _checked(
-        OwnPosterior(IndependentOverTime(posterior, model.latent_size)), model, sequences
-    )
+    model, sequences = with_sequences(model, sequences, order)
+    if is_ours:
+        return model, posterior, sequences
+    if not has_factors:
+        posterior = IndependentOverTime(posterior, model.latent_size)
+    return model, _checked(OwnPosterior(posterior), model, sequences), sequences
 
 
 def factors(posterior, model, batch, latents):
     """The factors q(z_t | z_{t-1}, C_t) along given paths.
 
     Args:
-      posterior, model: as from `as_posterior` and `models.own.as_state_space`.
+      posterior, model: as from `with_posterior`.
       batch: `Batch` of tensors [time, replicas, batch, channels].
       latents: [time, replicas, batch, latent]; those of the last step are not used.
 

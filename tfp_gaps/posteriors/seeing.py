@@ -19,11 +19,11 @@ from tfp_gaps._tensorflow import tf
 from tfp_gaps.exact import conditions as exact
 from tfp_gaps.exact import linear_gaussian
 from tfp_gaps.models.joint import Model
-from tfp_gaps.models.own import as_linear_gaussian, as_state_space
+from tfp_gaps.models.own import as_linear_gaussian
 from tfp_gaps.networks import for_replicas
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
-from tfp_gaps.posteriors.own import as_posterior, factors
-from tfp_gaps.sequences import Sequences, as_sequences
+from tfp_gaps.posteriors.own import factors, with_posterior
+from tfp_gaps.sequences import Sequences
 
 _SIZES = (-30.0, -3.0, -0.3, 0.3, 3.0, 30.0)
 """Changes of a value, in standard deviations of its channel over the data."""
@@ -211,8 +211,8 @@ def conditions_of(posterior, model, data):
       `Seen`, or `SeenColumns` for a `Model`.
 
     Raises:
-      ValueError: for a q that answers the same question twice differently, and as `as_state_space`
-        and `as_posterior`.
+      ValueError: for a q that answers the same question twice differently, and as `models.own`
+        and `posteriors.own`.
 
     >>> from tfp_gaps import LinearGaussianStateSpace
     >>> chain = linear_gaussian.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
@@ -230,12 +230,9 @@ def conditions_of(posterior, model, data):
     """
     if isinstance(model, Model):
         return _columns(posterior, model, data)
-    sequences = as_sequences(data).first(_MOST)
-    if not len(sequences):
-        raise ValueError("conditions_of needs at least one sequence, but got none.")
-    model = as_state_space(model, sequences)
-    posterior = as_posterior(posterior, model, sequences)
-    return _Probe(posterior, model, sequences).run()
+    order = "conditions_of(posterior, model, data)"
+    model, posterior, sequences = with_posterior(model, posterior, data, order)
+    return _Probe(posterior, model, sequences.first(_MOST)).run()
 
 
 class _Probe:

@@ -20,12 +20,11 @@ from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact import linear_gaussian
 from tfp_gaps.filtering import particle_filter
 from tfp_gaps.gaps import GapReport, decompose
-from tfp_gaps.models.own import as_linear_gaussian, as_state_space
+from tfp_gaps.models.own import as_linear_gaussian
 from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
-from tfp_gaps.posteriors.own import as_posterior, factors
+from tfp_gaps.posteriors.own import factors, with_posterior
 from tfp_gaps.posteriors.seeing import Seen, conditions_of
-from tfp_gaps.sequences import as_sequences
 from tfp_gaps.sequential.fitting import fresh_network
 from tfp_gaps.tables import Table
 from tfp_gaps.training import Settings
@@ -123,7 +122,7 @@ def measure_sequence(model, posterior, sequences, *, seed, effort=None):
       optimisation the rest. Where the posterior has no look-ahead, both count as optimisation.
 
     Raises:
-      ValueError: as `as_state_space`, `as_posterior` and `SequenceEffort`, for a model of several
+      ValueError: as `models.own`, `posteriors.own` and `SequenceEffort`; for a model of several
         replicas, fewer sequences than two, and bounds that are not finite.
 
     Warns:
@@ -142,10 +141,10 @@ def measure_sequence(model, posterior, sequences, *, seed, effort=None):
     ('neither', (4, 40))
     """
     effort = SequenceEffort() if effort is None else effort
-    sequences, known = as_sequences(sequences), as_linear_gaussian(model)
-    model = as_state_space(model, sequences)
+    _checks.seed(seed)
+    order, known = "measure_sequence(model, posterior, sequences)", as_linear_gaussian(model)
+    model, own, sequences = with_posterior(model, posterior, sequences, order)
     _check(model, sequences, effort)
-    own = as_posterior(posterior, model, sequences)
     seen = conditions_of(own, model, sequences)
     networks = _fresh(model, sequences, seen, effort, seed)
     exact = None if known is None or sequences.mask is not None else known
@@ -172,13 +171,10 @@ def _check(model, sequences, effort):
             f"measure_sequence takes a model of one replica, but this one has "
             f"{model.num_replicas}. Take one out: tfp_gaps.networks.replica(model, 0)."
         )
-    channels = sequences.observations.shape[-1]
-    controls = 0 if sequences.controls is None else sequences.controls.shape[-1]
-    if (channels, controls) != (model.observation_size, model.control_size) or len(sequences) < 2:
+    if len(sequences) < 2:
         raise ValueError(
-            f"sequences must be at least two, of the model's {model.observation_size} channel(s) "
-            f"and {model.control_size} control(s), but are {len(sequences)}, of {channels} and "
-            f"{controls}. Pass the data that the model was built for."
+            f"sequences must be at least two, for errors over sequences, but are {len(sequences)}. "
+            f"Pass more, or bound one alone: tfp_gaps.elbo, tfp_gaps.particle_filter."
         )
     if effort.horizon >= sequences.num_timesteps:
         raise ValueError(

@@ -10,8 +10,9 @@ import scipy.stats
 
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book import experiments, results, runs
-from tfp_gaps.book.data.splits import Splits
+from tfp_gaps.book.data.splits import Splits, Windows
 from tfp_gaps.book.experiments import benchmark, digits, traffic, uav
+from tfp_gaps.book.experiments.evidence import Effort
 from tfp_gaps.book.experiments.sequential import Design, Fitted
 from tfp_gaps.estimate import INDEPENDENT
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
@@ -111,9 +112,34 @@ def test_stored_runs_of_a_set_differ_in_their_look_ahead_alone(stored_set):
     name, scale, variant = stored_set
     stored = MODULES[name].stored(scale, variant)
     assert stored[0]["lookahead"] == 0 and stored[-1]["lookahead"] is None
-    for key in ("num_parameters", "seeds", "size", "data"):
+    for key in ("num_parameters", "seeds", "data"):
         assert len({json.dumps(result[key], sort_keys=True) for result in stored}) == 1, key
+    assert len({json.dumps(size_but_what_was_chosen(result)) for result in stored}) == 1
     assert len(stored[0]["seeds"]) >= 3
+
+
+def size_but_what_was_chosen(result):
+    """The size of a stored run without the settings that its arm chose from the common grid."""
+    size = json.loads(json.dumps(result["size"], sort_keys=True))
+    label = conditions.LookAhead.of(result["lookahead"]).label
+    for chosen in size.get("chosen", {}).values():
+        for key in chosen:
+            value = size["design"]["joint"].pop(key, None)
+            assert value == size["chosen"].get(label, {}).get(key, value)
+    return size
+
+
+def test_each_arm_has_the_settings_that_were_chosen_for_it():
+    size = benchmark.Size(
+        design=uav.BENCHMARK.size("smoke").design,
+        num_bound=8, num_iwae=8, num_samples=2, num_filter=8, num_particles=8, start=2,
+        chosen={"partial": {"kl_warmup_steps": 7}},
+    )  # fmt: skip
+    before = size.design.joint.kl_warmup_steps
+    assert before != 7
+    assert size.under(conditions.LookAhead(0)).design.joint.kl_warmup_steps == 7
+    assert size.under(conditions.LookAhead(1)) == size.under(conditions.FULL) == size
+    assert size.under(conditions.LookAhead(0)).design.refit == size.design.refit
 
 
 # Known answers ------------------------------------------------------------------------------------
@@ -297,6 +323,132 @@ def test_joint_training_of_every_size_warms_up_and_a_refit_does_not(name):
         assert design.refit.kl_warmup_steps == 0
 
 
+# With evidence ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Splits of six flights, and a design whose steps gain nothing."""
+    rng = np.random.default_rng(0)
+    part = Sequences(rng.normal(size=[4, 24, 2]), rng.normal(size=[4, 24, 1]))
+    windows = Windows(np.repeat(np.arange(6), 4), np.zeros(24, int), 4)
+    named = dict.fromkeys(("validation", "test"), windows)
+    options = {"num_shards": 1, "jit_compile": False, "steps_per_call": 2, "validate_every": 2}
+    settings = Settings(20, 8, schedule="plateau", learning_rate=1e-4, **options)
+    return Splits(part, part, part, "noise", windows=named), Design(
+        2, 4, "normal", settings, settings
+    )
+
+
+def test_a_benchmark_stores_evidence_with_groups(small, monkeypatch):
+    splits, design = small
+    size = benchmark.Size(
+        design=design,
+        num_bound=8, num_iwae=8, num_samples=2, num_filter=8, num_particles=8, start=2, horizon=2,
+        effort=Effort(8, 16, 12, fewest=4, most=16, most_choice=16, reference=8),
+    )  # fmt: skip
+    known = benchmark.Benchmark("noise", {"smoke": size})
+    monkeypatch.setattr(known, "load", lambda *_: splits)
+    result = known.run(scale="smoke", conditions=conditions.LookAhead(0), seeds=[0])
+    json.dumps(result, allow_nan=False)
+    found = result["evidence"]
+    assert found["groups"] == np.repeat(np.arange(4), 4).tolist()
+    assert found["slack_groups"] == [1, 1, 2, 2, 2, 2]
+    (replica,) = found["replicas"]
+    assert len(replica["test"]["values"]) == 16 and len(replica["slack"]["values"]) == 6
+    assert set(replica["validation"]) == {
+        "bootstrap", "elbo", "iwae", "iwae_fresh_full", "smc", "smc_fresh_full"
+    }  # fmt: skip
+    assert replica["filter_slack"]["particles"] == 8
+    # Steps of 1e-4 gain nothing: four windows of two steps each.
+    histories = result["history"]
+    assert histories["joint"]["converged"] == histories["refit"]["converged"] == [True]
+    assert histories["joint"]["steps"][-1] == 8
+
+
+def test_evidence_that_was_found_is_not_looked_for_again(tmp_path):
+    asked = []
+
+    def compute():
+        asked.append(1)
+        return {"mean": -1.5, "values": [-1.0, -2.0]}
+
+    first = benchmark._kept(tmp_path, "evidence-0", "size 1", compute)
+    assert benchmark._kept(tmp_path, "evidence-0", "size 1", compute) == first == compute()
+    asked.clear()
+    # Another size, another replica and a run without a folder are computed.
+    benchmark._kept(tmp_path, "evidence-0", "size 2", compute)
+    benchmark._kept(tmp_path, "evidence-1", "size 2", compute)
+    benchmark._kept(None, "evidence-1", "size 2", compute)
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("seen", [conditions.LookAhead(0), conditions.FULL], ids=str)
+def test_under_full_conditions_the_fresh_network_starts_where_the_pairs_own_ended(small, seen):
+    joint, refit = benchmark.train(*small, seen, [0], warm=True)
+    start, reached = refit.history.validation_losses[0, 0], joint.history.validation_losses.min()
+    assert (start == reached) == (seen == conditions.FULL)
+    cold = benchmark.train(*small, seen, [0])[1]
+    assert cold.history.validation_losses[0, 0] != reached
+
+
+def test_networks_that_diverge_are_trained_again_until_none_does(monkeypatch):
+    # Diverged sequences by attempt, of three replicas: the second has none, the last one is not
+    # helped by its second attempt, and a third one is not needed.
+    counts = {0: [1, 0, 2], 1: [0, 9, 3], 2: [9, 9, 0], 3: [9, 9, 9]}
+    seeds = []
+
+    def fit_limited(model, splits, design, again, options):
+        seeds.append(again)
+        return len(seeds)
+
+    monkeypatch.setattr(benchmark, "replica", lambda module, r: (module, r))
+    monkeypatch.setattr(benchmark, "_fit_limited", fit_limited)
+    monkeypatch.setattr(benchmark, "count_diverged", lambda model, q, *_: counts[q[0]][q[1]])
+    monkeypatch.setattr(benchmark.evidence, "measure", lambda model, own, fresh, *_, **__: fresh)
+    settings = Settings(4, 4)
+    size = benchmark.Size(
+        design=Design(1, 4, "normal", settings, settings),
+        num_bound=1, num_iwae=1, num_samples=1, num_filter=1, num_particles=1, start=1,
+        effort=Effort(8, 16, 12, num_restarts=3),
+    )  # fmt: skip
+    joint, refit = Fitted("model", "own", None), Fitted("model", 0, None)
+    found = benchmark.find_evidence(joint, refit, None, size, [5, 6, 7])
+    assert found["replicas"] == [(1, 0), (0, 1), (2, 2)]
+    assert found["restarts"] == [
+        {"num_diverged": [1, 0], "used": 1},
+        {"num_diverged": [0], "used": 0},
+        {"num_diverged": [2, 3, 0], "used": 2},
+    ]
+    assert seeds == [[1005, 1006, 1007], [2005, 2006, 2007]]
+
+
+def test_sequences_diverge_by_the_sum_of_their_steps(monkeypatch):
+    # Two steps of one replica and ten sequences; the second step of two of them is far below.
+    close = np.random.default_rng(0).normal(size=[2, 1, 10])
+    far = close.copy()
+    far[1, 0, [2, 7]] -= 1000.0
+
+    def particle_filter(*_, posterior, **__):
+        return SimpleNamespace(log_increments=close if posterior is None else far)
+
+    monkeypatch.setattr(benchmark.filtering, "particle_filter", particle_filter)
+    part = Sequences(np.zeros([2, 10, 1]))
+    count = benchmark.count_diverged(None, "q", Splits(part, part, part, ""), Effort(10, 10, 10))
+    assert count == 2
+
+
+def test_parameters_are_counted_for_one_replica():
+    model, network = tf.Module(), tf.Module()
+    model.kernel, model.bias = tf.Variable(tf.zeros([5, 2, 3])), tf.Variable(tf.zeros([5, 3]))
+    network.kernel = tf.Variable(tf.zeros([5, 4]))
+    found = benchmark.count_parameters(Fitted(model, network, None))
+    assert found == {"model": 9, "network": 4}
+
+
+# What is made of results --------------------------------------------------------------------------
+
+
 def stored_like(lookahead, **quantities):
     """A result with these values per seed, and on three sequences that spread around them."""
     spread = np.array([-1.0, 0.0, 1.0])
@@ -361,3 +513,5 @@ def test_windows_of_the_same_hours_or_the_same_flight_are_one_group():
     flights = uav.groups_of({"scale": "book"})
     assert len(flights) == 40 and len(np.unique(flights)) == 20  # two windows of each test flight
     assert uav.groups_of({"scale": "paper"}) == INDEPENDENT
+    assert uav.groups_of({"scale": "paper", "groups": [3, 3, 4]}) == [3, 3, 4]
+    assert traffic.groups_of(pooled | {"groups": [7] * 20}) == [7] * 20

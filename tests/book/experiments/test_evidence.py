@@ -9,12 +9,12 @@ import pytest
 
 from tfp_gaps import training
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.book.data.splits import Splits, Windows
+from tfp_gaps.book.data.splits import Splits
 from tfp_gaps.book.experiments import benchmark, evidence
 from tfp_gaps.book.experiments.evidence import Effort
 from tfp_gaps.book.experiments.sequential import Design, Fitted
+from tfp_gaps.estimate import Estimate
 from tfp_gaps.models.state_space import DiagonalNormal
-from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Sequences
 
@@ -51,10 +51,30 @@ def test_one_far_window_has_diverged_and_a_poor_bound_has_not():
     assert not evidence.has_diverged(reference + np.eye(100)[3] * 500, reference).any()
 
 
-def test_the_interval_is_widened_by_the_slack_of_each_side():
-    assert evidence.widen((-1.0, 2.0), slack=0.25, baseline_slack=3.0) == (-4.0, 2.25)
-    with pytest.raises(ValueError, match="slacks of at least 0"):
-        evidence.widen((-1.0, 2.0), slack=-0.1, baseline_slack=0.0)
+def stored(values, slack, groups=(0, 0, 1, 1)):
+    """Evidence as a result holds it: of two seeds, four test and three made sequences."""
+    replicas = [
+        {"test": {"values": row}, "slack": {"values": made}} for row, made in zip(values, slack)
+    ]
+    return {"evidence": {"replicas": replicas, "groups": list(groups)}}
+
+
+def test_the_difference_is_paired_and_widened_by_the_slack_of_each_side():
+    rng = np.random.default_rng(0)
+    partial, gain = rng.normal(size=[2, 4]) * 50, 1.0 + rng.normal(size=[2, 4])
+    loose, tight = rng.uniform(2.0, 2.2, size=[2, 3]), np.full([2, 3], 0.5)
+    full, baseline = stored(partial + gain, tight), stored(partial, loose)
+    found = evidence.difference(full, baseline)
+    alone = Estimate.from_crossed(gain, [0, 0, 1, 1])
+    assert found.value == pytest.approx(alone.value)
+    assert found.standard_error == pytest.approx(alone.standard_error)
+    # One-sided 99 % of each seed's mean: t with two degrees of freedom is 6.965.
+    limits = loose.mean(1) + 6.965 * loose.std(1, ddof=1) / 3**0.5
+    assert found.slack == pytest.approx((limits.mean(), 0.5), rel=1e-4)
+    low, high = alone.confidence_interval()
+    assert found.confidence_interval() == pytest.approx((low - limits.mean(), high + 0.5), rel=1e-3)
+    with pytest.raises(ValueError, match="or other groups"):
+        evidence.difference(full, stored(partial, loose, groups=(0, 1, 1, 1)))
 
 
 def test_effort_must_leave_room_for_two_doublings():
@@ -112,7 +132,15 @@ def world(linear_chain):
     )
 
 
-EFFORT = Effort(num_choice=100, num_test=200, num_made=400, fewest=64, most=4096)
+EFFORT = Effort(
+    num_choice=100,
+    num_test=200,
+    num_made=400,
+    fewest=64,
+    most=4096,
+    most_choice=2048,
+    reference=4096,
+)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +196,7 @@ def measure_made_up(world, monkeypatch, candidates):
     monkeypatch.setattr(evidence, "lower_bounds", lambda *_: made_up)
     nothing = SimpleNamespace(slack=lambda *_, **__: {})
     monkeypatch.setattr(evidence, "_Above", lambda *_: nothing)
-    effort = Effort(num_choice=150, num_test=200, num_made=8, fewest=2, most=8)
+    effort = Effort(150, 200, 8, fewest=2, most=8, most_choice=8)
     return evidence.measure(world.model, None, None, world.splits, effort, seed=0)
 
 
@@ -217,7 +245,7 @@ def find(world, fresh, num_restarts, monkeypatch, other=None):
     size = benchmark.Size(
         design=Design(1, 4, "normal", refit, refit),
         num_bound=1, num_iwae=1, num_samples=1, num_filter=1, num_particles=1, start=1,
-        effort=Effort(100, 200, 8, fewest=32, most=256, num_restarts=num_restarts),
+        effort=Effort(100, 200, 8, fewest=32, most=256, most_choice=256, num_restarts=num_restarts),
     )  # fmt: skip
     joint = Fitted(world.model, Smoother(world.exact, offset=1.5), None)
     found = benchmark.find_evidence(
@@ -240,55 +268,19 @@ def test_a_network_that_diverges_on_single_sequences_is_trained_again(world, mon
     assert [used.beyond for used in found["replicas"]] == [good.beyond]
 
 
-# All of it ---------------------------------------------------------------------------------------
+def test_choosing_ends_before_measuring(world, monkeypatch):
+    counts = {"choice": [], "test": []}
 
+    def bound(sequences, count, seed):
+        part = "test" if len(sequences) == 200 else "choice"
+        counts[part].append(count)
+        return np.full(len(sequences), -1000.0 / count)  # never settles
 
-@pytest.fixture(scope="module")
-def small():
-    """Splits of six flights, and a design whose steps gain nothing."""
-    rng = np.random.default_rng(0)
-    part = Sequences(rng.normal(size=[4, 24, 2]), rng.normal(size=[4, 24, 1]))
-    windows = Windows(np.repeat(np.arange(6), 4), np.zeros(24, int), 4)
-    named = dict.fromkeys(("validation", "test"), windows)
-    options = {"num_shards": 1, "jit_compile": False, "steps_per_call": 2, "validate_every": 2}
-    settings = training.Settings(20, 8, schedule="plateau", learning_rate=1e-4, **options)
-    return Splits(part, part, part, "noise", windows=named), Design(
-        2, 4, "normal", settings, settings
-    )
-
-
-def test_a_benchmark_stores_evidence_with_groups(small, monkeypatch):
-    splits, design = small
-    size = benchmark.Size(
-        design=design,
-        num_bound=8, num_iwae=8, num_samples=2, num_filter=8, num_particles=8, start=2, horizon=2,
-        effort=Effort(8, 16, 12, fewest=4, most=16),
-    )  # fmt: skip
-    known = benchmark.Benchmark("noise", {"smoke": size})
-    monkeypatch.setattr(known, "load", lambda *_: splits)
-    result = known.run(scale="smoke", conditions=LookAhead(0), seeds=[0])
-    json.dumps(result, allow_nan=False)
-    found = result["evidence"]
-    assert found["groups"] == np.repeat(np.arange(4), 4).tolist()
-    assert found["slack_groups"] == [1, 1, 2, 2, 2, 2]
-    (replica,) = found["replicas"]
-    assert len(replica["test"]["values"]) == 16 and len(replica["slack"]["values"]) == 6
-    assert set(replica["validation"]) == {
-        "bootstrap", "elbo", "iwae", "iwae_fresh_full", "smc", "smc_fresh_full"
-    }  # fmt: skip
-    assert replica["filter_slack"]["particles"] == 8
-    # Steps of 1e-4 gain nothing: four windows of two steps each.
-    histories = result["history"]
-    assert histories["joint"]["converged"] == histories["refit"]["converged"] == [True]
-    assert histories["joint"]["steps"][-1] == 8
-
-
-@pytest.mark.parametrize("conditions", [LookAhead(0), FULL], ids=str)
-def test_under_full_conditions_the_fresh_network_starts_where_the_pairs_own_ended(
-    small, conditions
-):
-    joint, refit = benchmark.train(*small, conditions, [0], warm=True)
-    start, reached = refit.history.validation_losses[0, 0], joint.history.validation_losses.min()
-    assert (start == reached) == (conditions == FULL)
-    cold = benchmark.train(*small, conditions, [0])[1]
-    assert cold.history.validation_losses[0, 0] != reached
+    monkeypatch.setattr(evidence, "lower_bounds", lambda *_: {"bootstrap": bound})
+    monkeypatch.setattr(evidence, "_Above", lambda *_: SimpleNamespace(slack=lambda *_, **__: {}))
+    effort = Effort(150, 200, 8, fewest=2, most=64, most_choice=16, reference=5)
+    found = evidence.measure(world.model, None, None, world.splits, effort, seed=0)
+    assert counts["choice"] == [2, 4, 8, 16]
+    # The last three counts again, on to the limit; and once for the reference.
+    assert counts["test"] == [4, 8, 16, 32, 64, 5]
+    assert not found["test"]["converged"] and found["bootstrap"]["count"] == 5

@@ -38,6 +38,7 @@ class Level(tf.Module):
         return batch.observations
 
     def sample_path(self, model, context, noise, *, controls=None):
+        assert noise.shape[:3] == context.shape[:3]
         cost = tf.fill(noise.shape[:3], self.cost)
         return Path(self.level + tf.zeros_like(noise), cost, -cost)
 
@@ -97,6 +98,13 @@ def test_the_warm_up_of_the_settings_weighs_the_divergence(model):
         np.testing.assert_allclose(history.losses[:, 0], expected, rtol=1e-5)
 
 
+def test_the_validation_loss_weighs_the_divergence_by_one_for_every_replica():
+    # At w = 0 zeros cost TIME (ln 2 pi / 2 + cost), whatever the noise.
+    model = LinearGaussianStateSpace(LinearGaussian(0.9, 0.5, 1.0, 1.0, 2.0), num_replicas=2)
+    loss = sequential.validation_loss(model, Level(cost=3.0), constant(0.0))
+    np.testing.assert_allclose(loss(), [TIME * (HALF_LOG + 3.0)] * 2, rtol=1e-5)
+
+
 # With networks that learn -------------------------------------------------------------------------
 
 NOISE = Sequences(np.random.default_rng(0).normal(size=[TIME, COUNT, 2]))
@@ -150,6 +158,46 @@ def test_a_network_is_told_of_missing_values_wherever_there_are_any(part, monkey
     assert not network(parts).masked
     missing = Sequences(NOISE.observations, mask=NOISE.observations > 0)
     assert network(parts | {part: missing}).masked
+
+
+def fresh_network(monkeypatch, **options):
+    """A fresh network under `LookAhead(1)` before its training, and the fingerprint of the run."""
+    monkeypatch.setattr(sequential, "fit", lambda _, network, *__, **kept: (network, kept))
+    options = {"conditions": LookAhead(1), "seeds": [0]} | options
+    network, kept = sequential.fit_network(None, SPLITS, design(1), **options)
+    return network, kept["fingerprint"]
+
+
+def test_a_network_starts_from_the_values_of_another_under_the_same_conditions(monkeypatch):
+    start, _ = fresh_network(monkeypatch, seeds=[1])
+    values = [variable.numpy() for variable in start.trainable_variables]
+    found, _ = fresh_network(monkeypatch, start=start)
+    afresh, _ = fresh_network(monkeypatch)
+    assert found is not start
+    for variable, value in zip(found.trainable_variables, values, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert any(
+        (a.numpy() != b).any() for a, b in zip(afresh.trainable_variables, values, strict=True)
+    )
+    with pytest.raises(ValueError, match="Leave start out"):
+        fresh_network(monkeypatch, start=start, conditions=FULL)
+
+
+def test_runs_that_start_or_are_limited_differently_share_no_checkpoint(monkeypatch):
+    start, _ = fresh_network(monkeypatch)
+    prints = {
+        fresh_network(monkeypatch, start=network, limit=limit)[1]
+        for network in (None, start)
+        for limit in (None, 2.0, 5.0)
+    }
+    assert len(prints) == 6
+
+
+def test_sizes_count_the_channels_of_the_controls():
+    driven = Sequences(NOISE.observations, controls=np.zeros([TIME, COUNT, 3]))
+    found = sequential.sizes(Splits(*[driven] * 3, "driven"), design(1))
+    assert (found["observation_size"], found["control_size"]) == (2, 3)
+    assert sequential.sizes(SPLITS, design(1))["control_size"] == 0
 
 
 class Follower:

@@ -6,6 +6,7 @@ import pytest
 
 from tfp_gaps.book import figures
 from tfp_gaps.book.figures import benchmark as benchmark_figures
+from tfp_gaps.book.ledger.claims import Claim, Criterion, Record
 from tfp_gaps.estimate import INDEPENDENT, Estimate
 
 VALUES = {0: (1.0, 2.0, 3.0), 4: (4.0, 4.0, 7.0), None: (6.0, 8.0, 10.0)}
@@ -99,22 +100,6 @@ def test_sweep_takes_one_curve_or_several():
     assert "ELBO: at 2: 3.0 ± 1.0; at 8: -1.00 ± 0.50. model: at 8: 0.50 ± 0.10." in alt
 
 
-def test_fans_count_what_lies_inside_and_leave_out_what_is_missing():
-    bands = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]]) + np.zeros([5, 3])
-    fig, alt = benchmark_figures.predictive_fans(
-        (np.arange(3), np.ones(3)),
-        np.arange(3, 6),
-        np.array([1.0, np.nan, 9.0]),
-        {"partial": bands, "full": bands + 8},
-        start=2.5,
-        xlabel="hour",
-        ylabel="vehicles",
-    )
-    assert [axis.get_title("left") for axis in fig.axes] == ["partial", "full"]
-    assert "the truth goes from 1.0 to 9.0" in alt
-    assert alt.count("1 of 2 observed values inside it") == 2
-
-
 def test_horizons_over_seeds_keeps_the_data_error_of_a_single_seed():
     entries = [Estimate(1.0, 0.1, 9, "data points").as_dict()] * 2
     summary = {"crps": [entries], "crps_mean": [[0.1, 0.2]]}
@@ -147,11 +132,51 @@ def test_the_error_of_groups_is_over_groups():
     assert difference.over_seeds.standard_error == 0
 
 
-def test_humps_of_known_mixtures():
+def test_relative_crps_is_the_ratio_of_the_means():
     rng = np.random.default_rng(0)
-    draw = rng.standard_normal([500, 200])
-    apart = draw + 6.0 * (rng.random([500, 200]) < 0.4)
-    close = draw + 1.0 * (rng.random([500, 200]) < 0.5)  # below 2 sd a mixture has one mode
-    for samples, humps in ((draw, 1), (apart, 2), (close, 1)):
-        # Sampling noise makes and hides a few humps; more than 5 % would be too many to count by.
-        assert (benchmark_figures.num_humps(samples) == humps).mean() > 0.95
+    partial = 1.0 + 0.2 * rng.random([3, 8])
+    full = 0.96 * partial + 0.01 * rng.standard_normal([3, 8])
+    runs = [{"forecast": {"crps_mean": scores.tolist()}} for scores in (full, partial)]
+    found = benchmark_figures.relative_crps(*runs, groups=[0, 0, 1, 1, 2, 2, 3, 3])
+    assert found.value == pytest.approx(100 * (full.mean() / partial.mean() - 1))
+    # Each seed and flight left out in turn: the error of the ratio over either, added (jackknife).
+    keep = [np.delete(np.arange(3), i) for i in range(3)]
+    seeds = [full[k].mean() / partial[k].mean() for k in keep]
+    pairs = [np.delete(np.arange(8), [2 * i, 2 * i + 1]) for i in range(4)]
+    flights = [full[:, k].mean() / partial[:, k].mean() for k in pairs]
+    variance = sum((n - 1) * np.var(left) for n, left in ((3, seeds), (4, flights)))
+    # The jackknife and the linearisation agree up to the curvature of a ratio, of one in a hundred.
+    assert found.standard_error == pytest.approx(100 * variance**0.5, rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def decided():
+    """A claim about three data sets, one of each verdict, at the margin of 2 nats or 1 percent."""
+    asked = [
+        Criterion(f"{data}: {what}", rule, 0.0, why="a test", margin=margin)
+        for data, what, rule, margin in (
+            ("digits, all of them", "ELBO, full minus partial, nats per image", "at_least", 2.0),
+            ("flights", "CRPS, full over partial minus one, percent", "at_most", 1.0),
+            ("roads", "ELBO, full minus partial, nats per window", "at_least", 2.0),
+        )
+    ]
+    claim = Claim("C99", "it helps", ("somebody",), "qualitative", "sums", tuple(asked))
+    found = (Estimate(4.0, 0.1), Estimate(2.0, 0.1), Estimate(5.0, 50.0, slack=(1.0, 0.0)))
+    return Record(claim, {each.name: e for each, e in zip(asked, found, strict=True)})
+
+
+def test_verdicts_are_drawn_in_margins_and_in_the_direction_of_the_claim(decided):
+    fig, alt = benchmark_figures.verdicts({"The bound": decided})
+    axis = fig.axes[0]
+    bars = [line.get_xdata() for line in axis.lines[1:] if len(line.get_xdata()) == 2]
+    half = 2.5758 * 0.1  # of the 99 % interval
+    np.testing.assert_allclose(bars[0], [2 - half / 2, 2 + half / 2], atol=1e-4)  # 4 nats of 2
+    np.testing.assert_allclose(bars[1], [-2 - half, -2 + half], atol=1e-4)  # at most: turned round
+    np.testing.assert_allclose(bars[2], [-8, 16])  # goes on beyond the axis
+    markers = [line.get_marker() for line in axis.lines]
+    assert [m for m in markers if m not in ("None", None)] == ["o", "x", "<", ">", "o"]
+    assert (
+        "digits: 4.00 nats (3.74 to 4.26), reproduced; flights: 2.00 % (1.74 to 2.26), different"
+        in alt
+    )
+    assert alt.startswith("The bound. ") and alt.endswith(", undecided.")

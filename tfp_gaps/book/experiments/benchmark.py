@@ -16,10 +16,11 @@ sequences are used once, by `evaluate`.
 """
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
-from tfp_gaps import _checks, bounds, filtering, forecasting
+from tfp_gaps import _checks, bounds, filtering, forecasting, storage
 from tfp_gaps.book import data, results, scales
 from tfp_gaps.book.experiments import evidence
 from tfp_gaps.book.experiments.sequential import Design, fit_jointly, fit_network
@@ -53,6 +54,8 @@ class Size:
     start: first step that is predicted; the filter reads the steps before it.
     horizon: how many steps ahead; 0 for none.
     effort: how hard the evidence is looked for beyond these bounds; None for not.
+    chosen: {label of a `LookAhead`: settings of joint training that differ from the design's},
+      chosen for each arm from one grid on validation data.
     """
 
     design: Design
@@ -65,6 +68,12 @@ class Size:
     horizon: int = 0
     data: dict = field(default_factory=dict)
     effort: evidence.Effort | None = None
+    chosen: dict = field(default_factory=dict)
+
+    def under(self, conditions):
+        """The size with what was chosen for these conditions."""
+        joint = replace(self.design.joint, **self.chosen.get(conditions.label, {}))
+        return replace(self, design=replace(self.design, joint=joint))
 
 
 class Benchmark:
@@ -106,7 +115,7 @@ class Benchmark:
           A JSON-serialisable dict: settings, and for each quantity its estimates per seed; with
           "groups", the flight or day of each sequence of "per_sequence", where the data have them.
         """
-        size, splits = self.size(scale, variant), self.load(scale, variant)
+        size, splits = self.size(scale, variant).under(conditions), self.load(scale, variant)
         options = {"checkpoint_folder": checkpoint_folder, "progress": progress}
         joint, refit = train(
             splits, size.design, conditions, seeds, warm=size.effort is not None, **options
@@ -217,20 +226,41 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
             counts[r].append(count_diverged(models[r], replica(other, r), splits, size.effort))
             if counts[r][-1] < min(counts[r][:-1]):
                 fresh[r] = replica(other, r)
+
+    def measured(r):
+        return evidence.measure(
+            models[r],
+            own[r],
+            fresh[r],
+            splits,
+            size.effort,
+            seed=1000 * (r + 1),
+            filter_start=size.start if size.horizon else 0,
+            filter_particles=size.num_particles,
+        )
+
     return {
         "replicas": [
-            evidence.measure(
-                *parts,
-                splits,
-                size.effort,
-                seed=1000 * (r + 1),
-                filter_start=size.start if size.horizon else 0,
-                filter_particles=size.num_particles,
-            )
-            for r, parts in enumerate(zip(models, own, fresh, strict=True))
+            _kept(checkpoint_folder, f"evidence-{r}", repr(size), lambda r=r: measured(r))
+            for r in numbers
         ],
         "restarts": [{"num_diverged": row, "used": int(np.argmin(row))} for row in counts],
     }
+
+
+def _kept(folder, name, fingerprint, compute):
+    """A JSON-serialisable dict that a run which was killed need not compute again."""
+    if folder is None:
+        return compute()
+    path = Path(folder) / f"{name}.npz"
+    if path.exists():
+        kept = storage.read_arrays(path)[1]
+        if kept["fingerprint"] == fingerprint:
+            return kept["content"]
+    content = compute()
+    description = {"fingerprint": fingerprint, "content": content}
+    storage.write_arrays(path, {}, description=description)
+    return content
 
 
 def _fit_limited(model, splits, design, seeds, options):

@@ -19,13 +19,14 @@ All values are nats per sequence, of one replica (`networks.replica`).
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 
 from tfp_gaps import _checks, bounds, filtering
+from tfp_gaps.estimate import Estimate
 from tfp_gaps.sequences import Sequences
 
 TOLERANCE = 0.1
@@ -45,6 +46,9 @@ class Effort:
     num_made: sequences that the model makes: half of them choose the bound from above, on the other
       half slack is measured.
     fewest, most: particles or samples, at the first look and at the last that is allowed.
+    most_choice: the same limit while estimators are chosen and slack is measured: a bound that has
+      not settled there is a looser one, and still a bound.
+    reference: particles of the bootstrap filter beside which the divergence of a q is seen.
     num_restarts: how often a fresh network that diverged on validation sequences is trained again.
 
     >>> Effort(num_choice=100, num_test=200, num_made=200).most
@@ -56,14 +60,18 @@ class Effort:
     num_made: int
     fewest: int = 256
     most: int = 16_384
+    most_choice: int = 4096
+    reference: int = 1024
     num_restarts: int = 2
 
     def __post_init__(self):
         for name, least in (("num_choice", 2), ("num_test", 2), ("num_made", 4), ("fewest", 2)):
             _checks.integer(getattr(self, name), name, minimum=least)
         _checks.integer(self.num_restarts, "num_restarts", minimum=0)
-        advice = "Two doublings must fit between them."
-        _checks.integer(self.most, "most", minimum=4 * self.fewest, advice=advice)
+        _checks.integer(self.reference, "reference", minimum=2)
+        advice = "Two doublings must fit between them and fewest."
+        for name in ("most", "most_choice"):
+            _checks.integer(getattr(self, name), name, minimum=4 * self.fewest, advice=advice)
 
 
 class Settled(NamedTuple):
@@ -190,8 +198,10 @@ def choose(candidates, sequences, effort, *, seed):
             f"estimators are chosen on validation sequences, of which there should be at least 2, "
             f"but are {len(sequences)}. Hold some out when the data are loaded."
         )
+    limit = effort.most_choice
     found = {
-        name: _settle(candidate, sequences, effort, seed) for name, candidate in candidates.items()
+        name: _settle(candidate, sequences, effort, seed, most=limit)
+        for name, candidate in candidates.items()
     }
     reference = found["bootstrap"].values
     found = {name: repaired(settled, reference) for name, settled in found.items()}
@@ -219,10 +229,9 @@ def measure(model, own, fresh, splits, effort, *, seed, filter_start=0, filter_p
     # The last three counts of the validation sequences again: it should settle here too.
     first = max(effort.fewest, tried[name].counts[-1] // 4)
     found = _settle(candidates[name], test, effort, seed + 1, first)
-    reference = found
+    reference = np.asarray(candidates["bootstrap"](test, effort.reference, seed + 2), np.float64)
     if name != "bootstrap":
-        reference = _settle(candidates["bootstrap"], test, effort, seed + 2)
-        found = repaired(found, reference.values)
+        found = repaired(found, reference)
     content = {
         "estimator": name,
         "seed": seed,
@@ -231,7 +240,7 @@ def measure(model, own, fresh, splits, effort, *, seed, filter_start=0, filter_p
             for candidate, settled in tried.items()
         },
         "test": found.as_dict() | {"values": _rounded(found.values)},
-        "bootstrap": reference.as_dict() | {"values": _rounded(reference.values)},
+        "bootstrap": {"count": effort.reference, "values": _rounded(reference)},
     }
     above = _Above(model, own, fresh, splits.validation, effort, seed + 3)
     content["slack"] = above.slack(candidates[name], found.counts[-1])
@@ -281,7 +290,7 @@ class _Above:
                 self.model, made, latents, posterior=posterior, **options
             )[0]
 
-        return settle(upper, fewest=self.effort.fewest, most=self.effort.most)
+        return settle(upper, fewest=self.effort.fewest, most=self.effort.most_choice)
 
 
 def slack_limit(values):
@@ -298,38 +307,51 @@ def slack_limit(values):
     return max(0.0, float(values.mean() + scipy.stats.t.ppf(LEVEL, len(values) - 1) * error))
 
 
-def widen(interval, *, slack, baseline_slack):
-    """The interval of a difference of evidences from that of a difference of lower bounds.
+def difference(result, baseline):
+    """Evidence of the models of one stored result minus that of another's, nats per sequence.
+
+    Over seeds and groups, paired by sequence. Slack is `slack_of` the baseline's bounds below the
+    value, and of the result's above it.
 
     Args:
-      interval: (L, U) of a model's lower bound minus the baseline's.
-      slack, baseline_slack: upper limits on how far the two lie below their evidence, nats.
+      result, baseline: as from `Benchmark.stored`, with "evidence" of the same test sequences.
 
     Returns:
-      (L - baseline_slack, U + slack).
+      `Estimate`.
 
     Raises:
-      ValueError: for a negative slack, or an interval that ends before it begins.
-
-    >>> widen((0.5, 1.5), slack=0.2, baseline_slack=1.0)
-    (-0.5, 1.7)
+      ValueError: if the test sequences or seeds of the two are not as many, or grouped otherwise.
     """
-    low, high = _checks.finite_array(interval, "interval", ndim=1)
-    limits = _checks.finite_array([slack, baseline_slack], "slack")
-    if low > high or limits.min() < 0:
+    found, other = result["evidence"], baseline["evidence"]
+    values, others = (
+        np.array([replica["test"]["values"] for replica in each["replicas"]])
+        for each in (found, other)
+    )
+    if values.shape != others.shape or found["groups"] != other["groups"]:
         raise ValueError(
-            f"expected an interval (L, U) with L <= U and slacks of at least 0, but found "
-            f"{(float(low), float(high))} and {limits.tolist()}. Take upper limits of slack as "
-            f"`slack_limit` gives them."
+            f"expected evidence of the same test sequences for as many seeds, but found "
+            f"{values.shape} and {others.shape} (seeds, sequences), or other groups. Compare runs "
+            f"of one variant with equal seeds."
         )
-    return float(low - limits[1]), float(high + limits[0])
+    difference = Estimate.from_crossed(values - others, found["groups"])
+    return replace(difference, slack=(slack_of(baseline), slack_of(result)))
 
 
-def _settle(candidate, sequences, effort, seed, first=None):
+def slack_of(result, name="slack"):
+    """How far a stored result's bounds lie below the evidence at most, nats per sequence.
+
+    `slack_limit` of each seed's made sequences, which are independent given the model, averaged
+    over seeds: no less than the limit of the average. "filter_slack" is that of forecasts' filter.
+    """
+    replicas = result["evidence"]["replicas"]
+    return float(np.mean([slack_limit(replica[name]["values"]) for replica in replicas]))
+
+
+def _settle(candidate, sequences, effort, seed, first=None, most=None):
     def evaluate(count, look):
         return candidate(sequences, count, seed + 100 * look)
 
-    return settle(evaluate, fewest=first or effort.fewest, most=effort.most)
+    return settle(evaluate, fewest=first or effort.fewest, most=most or effort.most)
 
 
 def _steps(sequences, steps):

@@ -2,13 +2,15 @@
 
 Every function draws plain arrays or `Estimate`s and returns (figure, alt text); the caption is the
 chapter's, which alone knows scale, data and seeds. Bars and bands span two standard errors on each
-side. Which error that is, over seeds or over sequences, is the estimates' business: their `kind`.
+side, but for `verdicts`, whose bars are the intervals that decide. Which error that is, over seeds
+or over sequences, is the estimates' business: their `kind`.
 
-`horizons_over_seeds`, `crossed_difference` and `num_humps` turn results into what the figures and
-sentences need.
+`horizons_over_seeds`, `crossed_difference`, `relative_crps` and `with_interval` turn results into
+what the figures and sentences need.
 """
 
 import itertools
+import math
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -17,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tfp_gaps.book import figures
 from tfp_gaps.book.experiments.benchmark import over_seeds, stored_label
-from tfp_gaps.estimate import Estimate
+from tfp_gaps.estimate import Estimate, ratio_of_means
 
 BARS = 2.0
 """Half width of bars and bands in standard errors."""
@@ -170,49 +172,6 @@ def sweep_curve(differences, *, xlabel, ylabel="full minus partial, nats per win
     return fig, f"{_plain(ylabel)} against {_plain(xlabel)}. {' '.join(sentences)}"
 
 
-def predictive_fans(past, future, truth, fans, *, start, xlabel, ylabel):
-    """Fans of several models for one window, one panel below the other.
-
-    Args:
-      past: (times, values) of what the filter has read.
-      future: [horizon], the times that are predicted.
-      truth: [horizon], what came; NaN where missing.
-      fans: {label: [5, horizon]}, the quantiles 5, 25, 50, 75 and 95 % of each model.
-      start: time at which the prediction starts, marked by a line.
-      xlabel, ylabel: of the axes.
-
-    Returns:
-      fig: the figure.
-      alt: alt text.
-    """
-    fig, axes = plt.subplots(
-        len(fans), 1, figsize=(figures.WIDTH, 2.4 * len(fans) + 0.5), sharex=True, sharey=True,
-        squeeze=False,
-    )  # fmt: skip
-    sentences = []
-    seen = np.isfinite(truth)
-    for axis, (label, bands), colour in zip(axes[:, 0], fans.items(), _colours(fans)):
-        low, lower, middle, upper, high = np.asarray(bands, float)
-        axis.fill_between(future, low, high, color=colour, alpha=0.2, linewidth=0)
-        axis.fill_between(future, lower, upper, color=colour, alpha=0.35, linewidth=0)
-        axis.plot(future, middle, color=colour)
-        axis.plot(*past, color="0.4", marker=".", linewidth=1)
-        axis.plot(future, truth, color=figures.COLOURS["truth"], marker=".", linewidth=1)
-        axis.axvline(start, color="0.6", linewidth=1, linestyle=":")
-        axis.set(ylabel=ylabel, title=label)
-        inside = ((low <= truth) & (truth <= high))[seen].sum()
-        sentences.append(
-            f"{label}: median from {middle[0]:.1f} to {middle[-1]:.1f}, 90 % band at the end "
-            f"{low[-1]:.1f} to {high[-1]:.1f}, {inside} of {seen.sum()} observed values inside it."
-        )
-    axes[-1, 0].set_xlabel(xlabel)
-    first, last = np.asarray(truth)[seen][[0, -1]]
-    return fig, (
-        f"Predictive fans of one window, in {_plain(ylabel)}; the truth goes from {first:.1f} to "
-        f"{last:.1f}. {' '.join(sentences)}"
-    )
-
-
 def horizons_over_seeds(summary):
     """Means over seeds of the scores at each horizon, for `horizon_curves`.
 
@@ -282,51 +241,100 @@ def crossed_difference(result, baseline, quantity, *, groups):
     )
 
 
+def relative_crps(result, baseline, *, groups):
+    """CRPS of a result over that of the baseline, minus one, in percent; less is better.
+
+    Both are averaged over horizons, seeds and sequences first; the error is over seeds and groups.
+
+    Args:
+      result, baseline, groups: as for `crossed_difference`.
+
+    >>> runs = [{"forecast": {"crps_mean": [[0.5 * f, 1.5 * f]]}} for f in (0.9, 1.0)]
+    >>> print(f"{relative_crps(*runs, groups='independent').value:.1f}")
+    -10.0
+    """
+    scores = (_per_sequence(each, "crps") for each in (result, baseline))
+    return 100 * (ratio_of_means(*scores, groups) - 1)
+
+
+def with_interval(estimate, unit):
+    """An estimate in words, with its 99 % interval to two digits of the interval's half width.
+
+    >>> with_interval(Estimate(8.964, 0.31, 8, "seeds"), "nats")
+    '9.0 nats (99 % interval 7.9 to 10.0)'
+    >>> with_interval(Estimate(-0.01, 0.01), "%")
+    '-0.010 % (99 % interval -0.036 to 0.016)'
+    """
+    low, high = estimate.confidence_interval()
+    half = (high - low) / 2
+    digits = max(0, 1 - math.floor(math.log10(half))) if half else 3
+    value, low, high = (f"{round(x, digits) + 0.0:.{digits}f}" for x in (estimate.value, low, high))
+    return f"{value} {unit} (99 % interval {low} to {high})"
+
+
+_VERDICT_MARKS = {
+    "reproduced": {"marker": "o", "color": "#000000"},
+    "reproduced, but smaller than matters": {"marker": "D", "color": "#000000"},
+    "different": {"marker": "x", "color": "#000000"},
+    "undecided": {"marker": "o", "color": "#777777", "markerfacecolor": "#ffffff"},
+}
+
+
+def verdicts(records, *, limits=(-8.0, 16.0)):
+    """What was measured for claims about several data sets, against what matters.
+
+    Args:
+      records: {title: `ledger.claims.Record`}, a panel each. A criterion is named "data set: what,
+        unit" and has a bound of zero and a margin.
+      limits: of the horizontal axis, in margins; a bar that goes on ends in an arrow.
+
+    Returns:
+      fig: the figure. The effect is drawn in units of its margin, positive in the direction of the
+        claim; bars are the 99 % intervals that decide, with the slack of bounds.
+      alt: alt text.
+    """
+    rows = [len(record.claim.criteria) for record in records.values()]
+    fig, axes = plt.subplots(
+        len(rows), 1, figsize=(figures.WIDTH, 0.62 * sum(rows) + 0.75 * len(rows)),
+        sharex=True, squeeze=False, height_ratios=rows,
+    )  # fmt: skip
+    sentences = []
+    for axis, (title, record) in zip(axes[:, 0], records.items()):
+        axis.axvspan(0, 1, color="0.9", linewidth=0)
+        axis.axvline(0, color="0.4", linewidth=1)
+        axis.set(title=title, ylim=(0.6 - len(record.claim.criteria), 0.85), xlim=limits, yticks=[])
+        axis.spines["left"].set_visible(False)
+        told = [_verdict_row(axis, -i, record, c) for i, c in enumerate(record.claim.criteria)]
+        sentences.append(f"{title}. {'; '.join(told)}.")
+    axes[-1, 0].set_xlabel("effect as claimed, in multiples of the smallest that matters")
+    return fig, " ".join(sentences)
+
+
+def _verdict_row(axis, height, record, criterion):
+    """Draw one criterion and return it in words."""
+    estimate, outcome = record.estimates[criterion.name], record.outcome(criterion)
+    sign = -1 if criterion.rule == "at_most" else 1
+    effect = (sign / criterion.margin) * estimate
+    ends, (left, right) = effect.confidence_interval(), axis.get_xlim()
+    look, inside = _VERDICT_MARKS[outcome], np.clip(ends, left, right)
+    axis.plot(inside, [height, height], color=look["color"], linewidth=2.5)
+    for end, shown, arrow in zip(ends, inside, "<>"):
+        if end != shown:
+            axis.plot(shown, height, arrow, color=look["color"], clip_on=False)
+    if left < effect.value < right:
+        axis.plot(effect.value, height, markersize=8, markeredgewidth=2, zorder=3, **look)
+    data, what = criterion.name.split(": ", 1)
+    unit = what.rsplit(", ", 1)[1].replace("percent", "%").split(" per ")[0]
+    told = with_interval(estimate, unit).replace("99 % interval ", "")
+    words = f"{data.split(', ')[0]}: {told}, {outcome}"
+    axis.text(0, height + 0.22, words, transform=axis.get_yaxis_transform(), fontsize=10.5)
+    return words
+
+
 def _per_sequence(result, quantity):
     if quantity in ("crps", "squared_error"):
         return result["forecast"][f"{quantity}_mean"]
     return result["per_sequence"][quantity]
-
-
-def num_humps(samples, prominence=0.1):
-    """Number of humps of the density of each ensemble, after Gaussian smoothing.
-
-    The bandwidth is Silverman's for a normal density, which smooths a clearly two-humped one too
-    much rather than too little. A hump counts if it rises above the valleys beside it by
-    `prominence` times the highest one.
-
-    Args:
-      samples: [members, ...].
-      prominence: between 0 and 1.
-
-    Returns:
-      int [...].
-
-    >>> grid = np.linspace(-1.5, 1.5, 50)[:, np.newaxis]
-    >>> num_humps(np.concatenate([np.hstack([grid, grid]), np.hstack([grid + 9, grid])]))
-    array([2, 1])
-    """
-    members = len(samples)
-    ensembles = np.asarray(samples, float).reshape(members, -1).T
-    counts = []
-    for ensemble in ensembles:
-        width = 1.06 * members**-0.2 * max(ensemble.std(), 1e-12)
-        grid = np.linspace(ensemble.min() - 3 * width, ensemble.max() + 3 * width, 120)
-        density = np.exp(-0.5 * ((grid[:, np.newaxis] - ensemble) / width) ** 2).sum(1)
-        counts.append(_rises_and_falls(density, prominence * density.max()))
-    return np.reshape(counts, np.shape(samples)[1:])
-
-
-def _rises_and_falls(density, height):
-    """How often a curve that starts and ends low rises by `height` and falls by it again."""
-    count, turn, rising = 0, density[0], True
-    for value in density:
-        if (value > turn) == rising:
-            turn = value  # the highest point of a rise, the lowest of a fall, so far
-        elif abs(value - turn) >= height:
-            count += rising
-            turn, rising = value, not rising
-    return count
 
 
 def _error_bars(axis, positions, estimates, marker, colour, label):

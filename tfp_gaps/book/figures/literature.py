@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.patches import Patch
 
 from tfp_gaps.book import literature
-from tfp_gaps.book.figures import COLOURS, WIDTH, sliders
+from tfp_gaps.book.figures import COLOURS, WIDTH, drawing, page
 
 USED, HIDDEN, SPARE, NEITHER = range(4)
 KINDS = {
@@ -33,10 +33,10 @@ TITLES = {
 """How a figure calls each of `literature.SCHEMES`."""
 
 _STYLE = """
-#NAME a{color:#0b4fa8;text-decoration:underline}
-#NAME select{font-size:1rem;padding:.3rem;margin:.2rem 0 .7rem;width:100%;background:#fff;
- border:1px solid #555}
-#NAME svg{max-width:30rem}
+#NAME select{font:inherit;color:inherit;padding:.3rem;margin:.2rem 0 .7rem;width:100%;
+ background:var(--pst-color-background,transparent);border:1px solid currentColor}
+#NAME section svg{max-width:30rem;width:100%;height:auto}
+#NAME section svg text{font-size:11px}
 #NAME section+section{margin-top:1.5rem}
 """
 
@@ -129,7 +129,7 @@ def chooser(rows, chosen, num_timesteps=6):
         f'<label for="scheme-model">Model</label><select id="scheme-model">{options}</select>'
         f'<div aria-live="polite">{sections}</div>'
     )
-    return sliders.widget("scheme-chooser", content, _SCRIPT, _STYLE)
+    return page.widget("scheme-chooser", content, _SCRIPT, style=_STYLE)
 
 
 def _section(index, model, measured, num_timesteps):
@@ -145,7 +145,7 @@ def _section(index, model, measured, num_timesteps):
         f'<section id="scheme-{index}"><p><strong>{html.escape(model.name)}</strong> sees '
         f"{literature.marked(model.sees)}. Hidden: {html.escape(model.lacks)}. "
         f"{literature.code_link(model)}, {html.escape(model.place)}</p>"
-        f"{_svg(model, num_timesteps)}{sliders.numbers(numbers)}</section>"
+        f"{_svg(model, num_timesteps)}{page.numbers(numbers)}</section>"
     )
 
 
@@ -160,20 +160,20 @@ def _svg(model, size):
             f"M{44 + 20 * column + (16 if column >= size else 0)} {20 * row}h18v18h-18z"
             for row, column in zip(rows, columns, strict=True)
         )
-        paths += f'<path d="{outline}" fill="{colour}"/>'
+        paths += f'<path d="{outline}" style="fill:{page.paint(colour)}"/>'
     below, hidden = 20 * size + 16, found == HIDDEN
     paths += (
-        sliders.text(44, below, f"z₁…z{_low(size)}", 14)
-        + sliders.text(60 + 20 * size, below, f"x₁…x{_low(size)}", 14)
-        + sliders.text(0, 14, "t = 1", 14)
-        + sliders.text(0, 20 * size - 6, f"t = {size}", 14)
+        drawing.text(44, below, f"z₁…z{_low(size)}")
+        + drawing.text(60 + 20 * size, below, f"x₁…x{_low(size)}")
+        + drawing.text(0, 14, "t = 1")
+        + drawing.text(0, 20 * size - 6, f"t = {size}")
     )
     spoken = (
         f"Grid of what q sees over {size} steps: {np.sum(hidden)} of "
         f"{np.sum(hidden | (found == USED))} things that the true factors depend on "
         f"are hidden."
     )
-    return sliders.svg(40 * size + 70, 20 * size + 22, paths, spoken)
+    return drawing.svg(20 * size + 22, paths, spoken, width=40 * size + 70)
 
 
 def _low(number):

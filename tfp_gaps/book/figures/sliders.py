@@ -1,24 +1,19 @@
 """Figures with sliders that work in a static page, without a kernel and without a network.
 
 `slider` shows pictures that were computed beforehand, one `Frame` for each combination of positions
-of its controls; `bars`, `fans` and `clouds` draw such pictures as SVG. `bit_slider` computes its
-pictures in the page. Controls are native range inputs: labelled, with an `<output>` each, usable by
-keyboard; what they choose is drawn, printed and read out. `widget` is the look they share.
+of its controls; `bars`, `fans` and `clouds` draw such pictures, with axes, as SVG. `bit_slider`
+computes its curves in the page. Controls are native range inputs: labelled, with an `<output>`
+each, usable by keyboard; what they choose is drawn, printed and said in words. The look and the
+script are those of all widgets (`page`, `drawing`).
 """
 
-import html
-import itertools
-import json
-import re
 from typing import NamedTuple
 
 import numpy as np
 
 from tfp_gaps import _checks
-from tfp_gaps.book.figures import COLOURS
-
-MAXIMUM_BYTES = 300_000
-"""A slider may not be heavier: the page is read on phones."""
+from tfp_gaps.book.figures import drawing, page
+from tfp_gaps.exact.bit import Bit
 
 CURVES = (
     ("posterior_a", "full posterior if bit = 0", ""),
@@ -30,81 +25,8 @@ CURVES = (
 )
 """Key into `figures.COLOURS`, label and dash pattern of each curve of the bit, as drawn."""
 
-_STYLE = """
-#NAME{background:#fff;color:#111;border:1px solid #999;border-radius:6px;padding:.75rem;
- max-width:42rem;box-sizing:border-box;font-size:1rem;line-height:1.4}
-#NAME *{color:#111;box-sizing:border-box}
-#NAME .row{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 .5rem}
-#NAME input{width:100%;margin:.2rem 0 .7rem;accent-color:#1f66c9;min-height:1.6rem}
-#NAME svg{width:100%;height:auto;display:block;background:#fff}
-#NAME ul,#NAME dl{list-style:none;margin:.4rem 0;padding:0;display:grid;
- grid-template-columns:repeat(auto-fit,minmax(15.5rem,1fr));gap:.1rem .8rem}
-#NAME li svg{display:inline-block;width:2rem;height:.8rem;margin-right:.4rem}
-#NAME dl div{display:flex;justify-content:space-between;gap:.5rem}
-#NAME dt,#NAME dd{margin:0;font-weight:normal}
-#NAME output,#NAME dd{font-variant-numeric:tabular-nums;font-weight:bold}
-"""
-
-# `frame` returns [picture, numbers] for the texts and the joint position of the controls.
-_SCRIPT = """
-var inputs=root.querySelectorAll("input"),outputs=root.querySelectorAll("output");
-var values=root.querySelectorAll("dd"),picture=root.querySelector("[data-picture]");
-function show(){var at=0,texts=[],i,now;
- for(i=0;i<inputs.length;i++){at=at*ticks[i].length+Number(inputs[i].value);
-  texts.push(ticks[i][inputs[i].value]);outputs[i].textContent=texts[i];
-  inputs[i].setAttribute("aria-valuetext",texts[i]);}
- now=frame(texts,at);picture.innerHTML=now[0];
- for(i=0;i<values.length;i++){values[i].textContent=now[1][i];}}
-for(var k=0;k<inputs.length;k++){inputs[k].addEventListener("input",show);}
-show();
-"""
-
-# Names: m is half the distance, s the width; n evaluates a normal density. The mode-seeking
-# Gaussian comes from a search over its mean and width that starts at the centre and at one mode.
-_BIT = """
-var MAX=8,POINTS=801;
-function n(z,a,b){return Math.exp(-0.5*Math.pow((z-a)/b,2))/(b*Math.sqrt(2*Math.PI));}
-function integral(f,reach){var sum=0,h=2*reach/4000,i;
- for(i=0;i<=4000;i++){sum+=f(-reach+i*h);}return sum*h;}
-function cost(a,b,m,s){var sum=0,h=0.06,e,z,u,v,top;
- for(e=-7.2;e<7.23;e+=h){z=a+b*e;u=-0.5*Math.pow((z-m)/s,2);v=-0.5*Math.pow((z+m)/s,2);
-  top=Math.max(u,v);
-  sum-=h*n(e,0,1)*(top+Math.log(0.5*(Math.exp(u-top)+Math.exp(v-top)))-Math.log(s));}
- return sum-Math.log(b);}
-function seek(a,b,m,s,moves){var step=0.5,now=cost(a,b,m,s),better,i,trial;
- while(step>1e-6){better=false;
-  for(i=0;i<4;i++){
-   var x=a+(i===0?step*b:i===1?-step*b:0)*moves,y=b*Math.exp(i===2?step:i===3?-step:0);
-   trial=cost(x,y,m,s);
-   if(trial<now-1e-12){a=x;b=y;now=trial;better=true;}}
-  if(!better){step/=2;}}
- return [a,b,now];}
-function numbers(m,s){
- var mix=function(z){return 0.5*(n(z,m,s)+n(z,-m,s));},reach=m+9*s;
- var entropy=integral(function(z){var p=mix(z);return p>0?-p*Math.log(p):0;},reach);
- return [integral(function(z){return Math.min(n(z,m,s),n(z,-m,s));},reach),s,Math.sqrt(s*s+m*m),
-  Math.max(0,entropy-0.5*Math.log(2*Math.PI*Math.E*s*s)),m*m/(2*s*s)];}
-function frame(texts){
- var m=texts[0]/2,s=+texts[1],found=numbers(m,s),sd=found[2],drawn=svg,top=n(0,0,s),key;
- var wide=seek(0,sd,m,s,0),narrow=seek(-m,s,m,s,1);
- var best=narrow[2]<wide[2]-1e-9?narrow:wide;
- var curves={posterior_a:function(z){return n(z,-m,s);},posterior_b:function(z){return n(z,m,s);},
-  marginal:function(z){return 0.5*(n(z,m,s)+n(z,-m,s));},
-  moment_matched:function(z){return n(z,0,sd);},
-  mode_seeking:function(z){return n(z,best[0],best[1]);},shared:function(z){return n(z,0,s);}};
- for(key in curves){
-  var path="",i,z;
-  for(i=0;i<POINTS;i++){z=-MAX+2*MAX*i/(POINTS-1);
-   path+=(i?"L":"M")+(300+z*36).toFixed(1)+" "+(250-225*curves[key](z)/top).toFixed(1);}
-  drawn=drawn.replace("{"+key+"}",path);}
- drawn=drawn.replace("{spoken}","Two full posteriors with means "+
-  (-m).toFixed(2)+" and "+m.toFixed(2)+" and width "+s.toFixed(2)+
-  ". The shared posterior is centred at 0 with width "+s.toFixed(2)+
-  "; the mixture has standard deviation "+sd.toFixed(2)+
-  "; the mode-seeking Gaussian has mean "+best[0].toFixed(2)+" and width "+best[1].toFixed(2)+
-  "; the conditioning gap is "+found[4].toFixed(2)+" nats.");
- return [drawn,found.map(function(x){return x.toFixed(x<100?3:1);})];}
-"""
+_FAN = 0.3
+"""Opacity of a band, so that two that overlap can both be seen."""
 
 
 class Frame(NamedTuple):
@@ -118,7 +40,7 @@ class Frame(NamedTuple):
     numbers: tuple
 
 
-def slider(name, controls, labels, frames, *, start=None):
+def slider(name, controls, labels, frames, *, start=None, legend=()):
     """Return HTML with one range input per control over precomputed frames.
 
     Args:
@@ -127,32 +49,39 @@ def slider(name, controls, labels, frames, *, start=None):
       labels: what the numbers of a frame are.
       frames: one `Frame` for each combination of positions, the last control running fastest.
       start: position of each control at the start; None for the first ones.
+      legend: list of (colour, label), the colours of the pictures.
 
     Returns:
       A self-contained HTML string; nothing is loaded.
 
     Raises:
-      ValueError: for a bad name, a count that does not fit, or more than `MAXIMUM_BYTES`.
+      ValueError: for a bad name, a count that does not fit, or more than `page.MAXIMUM_BYTES`.
 
-    >>> page = slider("two", [("side", ["left", "right"])], ["sum"],
-    ...               [Frame(bars([1], ["a"]), ("1",)), Frame(bars([2], ["a"]), ("2",))])
-    >>> page.count('type="range"'), "http" in page
+    >>> shown = slider("two", [("side", ["left", "right"])], ["sum"],
+    ...                [Frame(bars([1], ["a"]), ("1",)), Frame(bars([2], ["a"]), ("2",))])
+    >>> shown.count('type="range"'), "http" in shown
     (1, False)
     """
-    if not re.fullmatch(r"[a-z][a-z-]*", name):
-        raise ValueError(f"name must be small letters and hyphens, but is {name!r}.")
     sizes = [len(ticks) for _, ticks in controls]
     start = [0] * len(sizes) if start is None else list(start)
     _check(sizes, labels, frames, start)
-    stored = [[frame.picture, list(frame.numbers)] for frame in frames]
-    return _sliders(
-        name,
-        zip(controls, start, strict=True),
-        frames[int(np.ravel_multi_index(start, sizes))],
-        labels,
-        f"var frames={_literal(stored)};function frame(texts,at){{return frames[at];}}",
-        noscript="The controls need JavaScript; this is one setting.",
+    first = frames[int(np.ravel_multi_index(start, sizes))]
+    inputs = "".join(
+        page.slide(f"{name}-{i}", label, 0, len(ticks) - 1, 1, at, ticks[at])
+        for i, ((label, ticks), at) in enumerate(zip(controls, start, strict=True))
     )
+    content = (
+        drawing.picture(first.picture)
+        + (page.legend(legend) if legend else "")
+        + page.controls(inputs)
+        + page.numbers(zip(labels, first.numbers, strict=True))
+        + page.state("The controls need JavaScript; this is one setting.")
+    )
+    data = {
+        "ticks": [list(ticks) for _, ticks in controls],
+        "frames": [[frame.picture, list(frame.numbers)] for frame in frames],
+    }
+    return page.widget(name, content, page.own_script("frames"), data=data)
 
 
 def _check(sizes, labels, frames, start):
@@ -180,8 +109,8 @@ def bit_slider(distance=4.0, width=0.5):
     d^2/(8 s^2) and, by the trapezoidal rule, overlap and missing information.
 
     Args:
-      distance: between the two means at the start, in [0, 8], in steps of .1.
-      width: standard deviation of both full posteriors at the start, in [.2, 2], in steps of .05.
+      distance: between the two means at the start, in [0, 8].
+      width: standard deviation of both full posteriors at the start, in [.2, 2].
 
     Returns:
       A self-contained HTML string; nothing is loaded.
@@ -189,143 +118,87 @@ def bit_slider(distance=4.0, width=0.5):
     Raises:
       ValueError: if a start value lies outside its slider.
 
-    >>> page = bit_slider()
-    >>> page.count('type="range"'), "http" in page
+    >>> shown = bit_slider()
+    >>> shown.count('type="range"'), "http" in shown
     (2, False)
     """
-    distances, widths = np.linspace(0, 8, 81), np.linspace(0.2, 2, 37)
-    controls = [
-        ("Distance between the two means", [f"{x:.1f}" for x in distances]),
-        ("Width of both (sd)", [f"{x:.2f}" for x in widths]),
-    ]
-    start = [_nearest(distances, distance, "distance"), _nearest(widths, width, "width")]
-    labels = (
-        "overlap of the two",
-        "sd of the shared posterior",
-        "sd of p(z | C)",
-        "missing information, nats",
-        "conditioning gap, nats",
-    )
-    return _sliders(
-        "bit-slider",
-        zip(controls, start, strict=True),
-        Frame("", [""] * len(labels)),
-        labels,
-        f"var svg={_literal(_bit_picture())};{_BIT}",
-        noscript="This figure needs JavaScript; the figures above show two of its settings.",
-        legend=_legend(),
-    )
-
-
-def _nearest(ticks, value, name):
-    """Position of the tick next to a start value."""
-    value = float(_checks.finite_array(value, name, ndim=0))
-    if not ticks[0] <= value <= ticks[-1]:
-        raise ValueError(
-            f"{name} must lie between {ticks[0]:g} and {ticks[-1]:g}, the ends of its slider, but "
-            f"is {value:g}. Choose a start within them."
-        )
-    return int(np.argmin(np.abs(ticks - value)))
-
-
-def _bit_picture():
-    """The axis and the curves, with the names of what the script fills in; text is large, since
-    phones show it at half size."""
-    ticks = "".join(
-        f'<path d="M{300 + 36 * z} 250v6" stroke="#111"/>'
-        + text(300 + 36 * z, 278, str(z), 21, "middle")
-        for z in range(-8, 9, 4)
-    )
-    paths = "".join(
-        f'<path d="{{{key}}}" fill="none" stroke="{COLOURS[key]}" stroke-width="3.5" '
-        f'stroke-dasharray="{dashes}"/>'
-        for key, _, dashes in CURVES
-    )
-    axis = '<path d="M6 250H594" stroke="#111"/>'
-    label = text(300, 301, "z (all heights rescaled together)", 21, "middle")
-    return svg(600, 312, f"{axis}{ticks}{label}{paths}", "{spoken}")
-
-
-def _legend():
-    items = "".join(
-        '<li><svg viewBox="0 0 40 12" aria-hidden="true"><path d="M0 6H40" '
-        f'stroke="{COLOURS[key]}" stroke-width="4" stroke-dasharray="{dashes}"/></svg>'
-        f"{html.escape(label)}</li>"
-        for key, label, dashes in CURVES
-    )
-    return f"<ul>{items}</ul>"
-
-
-# --- what all widgets share ----------------------------------------------------------------------
-
-
-def widget(name, content, script, style=""):
-    """HTML of a framed part of the page with its own style and script, which finds it as `root`."""
-    script = f'"use strict";var root=document.getElementById("{name}");{script}'
-    return (
-        f'<div id="{name}"><style>{(_STYLE + style).replace("NAME", name)}</style>{content}</div>'
-        f"<script>(function(){{{script}}})();</script>"
-    )
-
-
-def numbers(rows):
-    """HTML of a list of (label, number) pairs."""
-    items = (
-        f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(number)}</dd></div>"
-        for label, number in rows
-    )
-    return f"<dl>{''.join(items)}</dl>"
-
-
-def _sliders(name, controls, first, labels, script, *, noscript, legend=""):
-    """A widget with one range input for each ((label, ticks), start) of `controls`."""
-    controls = list(controls)
-    inputs = "".join(
-        f'<div class="row"><label for="{name}-{i}">{html.escape(label)}</label>'
-        f'<output for="{name}-{i}">{html.escape(ticks[at])}</output></div>'
-        f'<input type="range" id="{name}-{i}" min="0" max="{len(ticks) - 1}" value="{at}">'
-        for i, ((label, ticks), at) in enumerate(controls)
-    )
+    distance = _within(distance, "distance", 0, 8)
+    width = _within(width, "width", 0.2, 2)
+    world = Bit([-distance / 2, distance / 2], [width, width], [0.5, 0.5])
     content = (
-        f'{inputs}<div data-picture aria-live="polite">{first.picture}</div>{legend}'
-        f"{numbers(zip(labels, first.numbers, strict=True))}"
-        f"<noscript>{noscript}</noscript>"
-    )
-    ticks = _literal([list(ticks) for (_, ticks), _ in controls])
-    page = widget(name, content, f"var ticks={ticks};{script}{_SCRIPT}")
-    if len(page.encode()) > MAXIMUM_BYTES:
-        raise ValueError(
-            f"a slider may have {MAXIMUM_BYTES} bytes, but this one has {len(page.encode())}. Use "
-            "fewer positions, or round the numbers in the pictures."
+        drawing.picture(_bit_picture(world))
+        + page.legend([(key, label, dashes) for key, label, dashes in CURVES])
+        + page.controls(
+            page.slide(
+                "bit-distance",
+                "Distance between the two means",
+                0,
+                8,
+                0.1,
+                distance,
+                f"{distance:.1f}",
+            )
+            + page.slide("bit-width", "Width of both (sd)", 0.2, 2, 0.05, width, f"{width:.2f}")
         )
-    return page
+        + page.numbers(_bit_numbers(world))
+        + page.state("The controls need JavaScript; this is one setting.")
+    )
+    script = page.own_script("formulas") + page.own_script("bit_slider")
+    return page.widget("bit-slider", content, script)
 
 
-def _literal(value):
-    """JavaScript of a value, safe inside of a script element."""
-    return json.dumps(value).replace("</", "<\\/")
+def _bit_numbers(world):
+    """What the script prints, at the start."""
+    values = (
+        ("overlap of the two", world.overlap()),
+        ("sd of the shared posterior", world.shared_posterior().scale),
+        ("sd of p(z | C)", world.moment_matched().scale),
+        ("missing information, nats", world.mutual_information()),
+        ("conditioning gap, nats", world.conditioning_gap()),
+    )
+    return [(label, f"{float(value):.3f}") for label, value in values]
+
+
+def _within(value, name, low, high):
+    """A start value as a float."""
+    value = float(_checks.finite_array(value, name, ndim=0))
+    if not low <= value <= high:
+        raise ValueError(
+            f"{name} must lie between {low:g} and {high:g}, the ends of its slider, but is "
+            f"{value:g}. Choose a start within them."
+        )
+    return value
+
+
+def _bit_picture(world):
+    """The curves at the start."""
+    axes = drawing.Axes((-8, 8), (0, 1.05))
+    z = np.linspace(*axes.across, 401)
+    laws = {
+        "marginal": world.marginal_posterior(),
+        "moment_matched": world.moment_matched(),
+        "mode_seeking": world.mode_seeking(),
+        "shared": world.shared_posterior(),
+    }
+    full = world.full_posteriors().prob(z[:, np.newaxis]).numpy().T
+    densities = {"posterior_a": full[0], "posterior_b": full[1]}
+    densities |= {key: law.prob(z).numpy() for key, law in laws.items()}
+    peak = float(world.shared_posterior().prob(world.shared_posterior().loc))
+    drawn = "".join(
+        axes.line(z, densities[key] / peak, key, dash=dashes, key=key) for key, _, dashes in CURVES
+    )
+    spoken = (
+        "Densities over z: two full posteriors, their mixture, its moment-matched and its "
+        "mode-seeking Gaussian, and the shared posterior."
+    )
+    framed = axes.frame("latent z", "density (the highest is 1)", drawn)
+    return drawing.svg(axes.bottom, framed, spoken)
 
 
 # --- pictures ------------------------------------------------------------------------------------
 
 
-def svg(width, height, content, spoken):
-    """An SVG that a screen reader reads as `spoken`."""
-    return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        f'aria-label="{html.escape(spoken)}">{content}</svg>'
-    )
-
-
-def text(x, y, words, size, anchor="start"):
-    """SVG of a text; `anchor` says which part of it is at x."""
-    return (
-        f'<text x="{x:.0f}" y="{y:.0f}" font-size="{size}" text-anchor="{anchor}">'
-        f"{html.escape(words)}</text>"
-    )
-
-
-def bars(heights, labels, *, top=None, colour="#4a2a86", spoken="bars"):
+def bars(heights, labels, *, top=None, colour="full", spoken="bars", across="", up=""):
     """SVG of bars over labels.
 
     Args:
@@ -334,6 +207,7 @@ def bars(heights, labels, *, top=None, colour="#4a2a86", spoken="bars"):
       top: height of the axis; None for the largest bar.
       colour: of the bars.
       spoken: what a screen reader says.
+      across, up: names of the axes, with units.
 
     Raises:
       ValueError: for heights that are negative, not finite, or above `top`, or other labels.
@@ -345,22 +219,24 @@ def bars(heights, labels, *, top=None, colour="#4a2a86", spoken="bars"):
             f"heights must lie between 0 and {top:g} and have a label each, but are "
             f"{heights.min():g} to {heights.max():g} with {len(labels)} labels for {len(heights)}."
         )
-    width = 580 / len(heights)
+    axes = drawing.Axes((0, len(heights)), (0, top or 1))
+    middles = np.arange(len(heights)) + 0.5
+    corners = [middles - 0.4, middles - 0.4, middles + 0.4, middles + 0.4]
+    zero = np.zeros_like(heights)
     drawn = "".join(
-        f"M{10 + i * width + 0.1 * width:.1f} 250v{-220 * height / (top or 1):.1f}"
-        f"h{0.8 * width:.1f}V250z"
-        for i, height in enumerate(heights)
+        f"M{'L'.join(axes.place(x, y))}z"
+        for x, y in zip(
+            np.transpose(corners), np.transpose([zero, heights, heights, zero]), strict=True
+        )
     )
-    texts = "".join(
-        text(10 + (i + 0.5) * width, 276, label, 20, "middle")
-        for i, label in enumerate(labels)
-        if label
-    )
-    axis = '<path d="M6 250H594" stroke="#111"/>'
-    return svg(600, 286, f'<path d="{drawn}" fill="{colour}"/>{axis}{texts}', spoken)
+    bar = f'<path d="{drawn}" style="fill:{page.paint(colour)}"/>'
+    ticks = [(x, label) for x, label in zip(middles, labels, strict=True) if label]
+    return drawing.svg(axes.bottom, axes.frame(across, up, bar, ticks=ticks), spoken)
 
 
-def fans(past, truth, bands, *, limits, spoken):
+def fans(
+    past, truth, bands, *, limits, spoken, step=1.0, across="steps from the last one seen", up=""
+):
     """SVG of a series, what came of it, and what models expected.
 
     Args:
@@ -369,6 +245,8 @@ def fans(past, truth, bands, *, limits, spoken):
       bands: list of (lower [horizons], middle [horizons], upper [horizons], colour).
       limits: (low, high) of the vertical axis.
       spoken: what a screen reader says.
+      step: length of a step in units of the horizontal axis, on which the last step seen is zero.
+      across, up: names of the axes, with units.
 
     Raises:
       ValueError: for other shapes, or values that are not finite.
@@ -376,17 +254,10 @@ def fans(past, truth, bands, *, limits, spoken):
     past, truth = (
         _checks.finite_array(x, n, ndim=1) for x, n in ((past, "past"), (truth, "truth"))
     )
-    low, high = map(float, limits)
-    steps = len(past) + len(truth)
-
-    def points(values, first):
-        clipped = np.clip(values, low, high)
-        return [
-            f"{8 + 584 * (first + i) / (steps - 1):.0f} {262 - 250 * (v - low) / (high - low):.0f}"
-            for i, v in enumerate(clipped)
-        ]
-
-    parts = ""
+    length = _checks.positive_float(step, "step")
+    before, after = length * np.arange(1 - len(past), 1), length * np.arange(1, len(truth) + 1)
+    axes = drawing.Axes((before[0], after[-1]), drawing.limits(limits, "limits"))
+    drawn = ""
     for lower, middle, upper, colour in bands:
         edges = [_checks.finite_array(x, "band", ndim=1) for x in (lower, middle, upper)]
         if any(len(edge) != len(truth) for edge in edges):
@@ -394,26 +265,13 @@ def fans(past, truth, bands, *, limits, spoken):
                 f"a band must have {len(truth)} horizons, as the truth has, but has "
                 f"{[len(edge) for edge in edges]}."
             )
-        outline = points(edges[0], len(past)) + points(edges[2], len(past))[::-1]
-        parts += (
-            f'<path d="M{"L".join(outline)}z" fill="{colour}" fill-opacity=".3"/>'
-            f'<path d="M{"L".join(points(edges[1], len(past)))}" fill="none" stroke="{colour}" '
-            'stroke-width="3"/>'
-        )
-    seen = points(np.concatenate([past, truth]), 0)
-    later = itertools.islice(seen, len(past), None)
-    dots = "".join(f"M{point}h0" for point in later)
-    parts += (
-        f'<path d="M{"L".join(seen[: len(past)])}" fill="none" stroke="#111" stroke-width="3"/>'
-        f'<path d="{dots}" fill="none" stroke="#111" stroke-width="8" stroke-linecap="round"/>'
-        '<path d="M6 270H594" stroke="#111"/>'
-    )
-    return svg(
-        600, 290, parts + text(8, 288, "past", 18) + text(592, 288, "future", 18, "end"), spoken
-    )
+        drawn += axes.band(after, edges[0], edges[2], colour, opacity=_FAN)
+        drawn += axes.line(after, edges[1], colour)
+    drawn += axes.line(before, past, "truth") + axes.dots(after, truth, "truth")
+    return drawing.svg(axes.bottom, axes.frame(across, up, drawn), spoken)
 
 
-def clouds(panels, *, truth, seen, reach, spoken):
+def clouds(panels, *, truth, seen, reach, spoken, across="from the truth"):
     """SVG of clouds of points side by side, each around the same true place.
 
     Args:
@@ -422,6 +280,7 @@ def clouds(panels, *, truth, seen, reach, spoken):
       seen: [2], a cross.
       reach: half the width of a panel, in the units of the points; what lies beyond is left out.
       spoken: what a screen reader says.
+      across: name of both axes, with their unit.
 
     Raises:
       ValueError: for other shapes, values that are not finite, or a reach that is not positive.
@@ -430,26 +289,18 @@ def clouds(panels, *, truth, seen, reach, spoken):
         _checks.finite_array(x, n, ndim=1) for x, n in ((truth, "truth"), (seen, "seen"))
     )
     reach = _checks.positive_float(reach, "reach")
-    side, gap, parts = 600 / len(panels) - 10, 10, ""
-    for number, (title, points, colour) in enumerate(panels):
-        points = _checks.finite_array(points, "points", ndim=2)
-        left, middle = number * (side + gap) + gap / 2, side / 2
-
-        def place(point, left=left, middle=middle):
-            across, up = (np.asarray(point) - truth) / reach
-            return f"{left + middle * (1 + across):.0f} {24 + middle * (1 - up):.0f}"
-
-        inside = points[np.all(np.abs(points - truth) <= reach, axis=1)]
-        dots = "".join(f"M{place(point)}h0" for point in inside)
-        parts += (
-            f'<rect x="{left:.0f}" y="24" width="{side:.0f}" height="{side:.0f}" fill="none" '
-            f'stroke="#999"/>{text(left, 16, title, 19)}'
-            f'<path d="{dots}" stroke="{colour}" stroke-width="6" stroke-linecap="round" '
-            f'stroke-opacity=".5"/>{text(left + middle, 24 + middle + 9, "★", 27, "middle")}'
-        )
-        if np.all(np.abs(seen - truth) <= reach):
-            parts += (
-                f'<path d="M{place(seen)}m-8 -8l16 16m0 -16l-16 16" stroke="#111" '
-                'stroke-width="3"/>'
-            )
-    return svg(600, side + 30, parts, spoken)
+    room, margin = drawing.WIDTH // max(1, len(panels)), 66
+    side, parts, bottom = room - margin - 8, "", 0
+    for place, (title, points, colour) in enumerate(panels):
+        offsets = _checks.finite_array(points, "points", ndim=2) - truth
+        inside = offsets[np.all(np.abs(offsets) <= reach, axis=1)]
+        axes = drawing.Axes((-reach, reach), (-reach, reach), side, place * room + margin, side)
+        drawn = axes.dots(*inside.T, colour, size=6, opacity=0.5)
+        for offset, sign in ((seen - truth, "×"), (np.zeros(2), "★")):
+            x, y = axes.place(*offset[:, np.newaxis])[0].split(" ")
+            drawn += f'<text x="{x}" y="{y}" dy=".35em" text-anchor="middle">{sign}</text>'
+        ticks = [(at, drawing.number(at)) for at in (-reach / 2, 0.0, reach / 2)]
+        parts += axes.frame(across, title, drawn, ticks=ticks)
+        bottom = axes.bottom
+    marks = drawing.text(drawing.WIDTH / 2, bottom + 22, "★ truth, × observation", "middle")
+    return drawing.svg(bottom + 32, parts + marks, spoken)

@@ -112,19 +112,21 @@ class Criterion:
 
         Of at_least and at_most they are one-sided, and fall below (1 - level) / 2 where `outcome`
         says so. What may lie on either side of the bound (differs, or different from what equals
-        asks for) has both tails, at the distance found. An exact number gives 0 or 1.
+        asks for) has both tails, at the distance found. Slack counts against either. An exact
+        number gives 0 or 1.
         """
         if estimate.standard_error == 0:
-            failed = float(self.outcome(estimate) == DIFFERENT)
-            return failed, 1.0 - failed
+            outcome = self.outcome(estimate)
+            return float(outcome not in (REPRODUCED, SMALL)), float(outcome != DIFFERENT)
         effect, margin = self._effect(estimate), self.margin or 0.0
-        distance = abs(effect.value)
+        low, high = effect.value - effect.slack[0], effect.value + effect.slack[1]
+        nearest, farthest = max(0.0, low, -high), max(-low, high)
         if self.rule == "equals":
-            outside = _tail(effect, distance - margin) + _tail(effect, distance + margin)
-            return _tail(effect, margin - distance), outside
+            outside = _tail(effect, nearest - margin) + _tail(effect, nearest + margin)
+            return _tail(effect, margin - farthest), outside
         if self.rule == "differs":
-            return 2 * _tail(effect, distance), _tail(effect, margin - distance)
-        return _tail(effect, effect.value), _tail(effect, margin - effect.value)
+            return 2 * _tail(effect, nearest), _tail(effect, margin - farthest)
+        return _tail(effect, low), _tail(effect, margin - high)
 
     def requirement(self):
         """Return the condition in words and numbers, as shown to the reader.
@@ -152,9 +154,14 @@ class Criterion:
         equals = self.rule == "equals"
         power = (1 + POWER) / 2 if equals else POWER
         what = "equality within" if equals else "an effect of"
-        found = _short(float(f"{_detectable(estimate, power):.2g}"))
+        slack = max(estimate.slack) if equals else self._effect(estimate).slack[0]
+        found = _short(float(f"{slack + _detectable(estimate, power):.2g}"))
         words = f"detects {what} {found} with 90 % power, where {_short(self.margin)} matters"
-        times = _times_as_many(estimate, self.margin, power)
+        if slack >= self.margin:
+            return (
+                f"{words}; the bounds are {slack:.2g} loose, and no number of units would suffice"
+            )
+        times = _times_as_many(estimate, self.margin - slack, power)
         if times <= 1:
             return (
                 f"{words}; the estimate lies too near the bound, a replication on new seeds would "
@@ -249,6 +256,8 @@ class Claim:
       caveats: tuple of `Criterion` with `text`; any that holds qualifies the verdict.
       limits: what was not tried, or shown elsewhere; each qualifies the verdict.
       was: tuple of `Former`, what decided the claim before.
+      planned: tuple of `Criterion` that were set before their runs, which are not stored yet; they
+        decide nothing until they move to `criteria` as they are.
       plan: for a claim without a chapter, how it will be tested.
       published: the published value in words, or None.
       published_note: why `published` is empty.
@@ -263,6 +272,7 @@ class Claim:
     caveats: tuple[Criterion, ...] = ()
     limits: tuple[str, ...] = ()
     was: tuple[Former, ...] = ()
+    planned: tuple[Criterion, ...] = ()
     plan: str | None = None
     published: str | None = None
     published_note: str | None = None
@@ -456,9 +466,11 @@ def _parse_claim(entry, where):
         "caveats": _parse_list(entry, "caveats", f"{where}, caveat", _parse_caveat),
         "limits": tuple(entry.get("limits", [])),
         "was": _parse_list(entry, "was", f"{where}, was", _parse_former),
+        "planned": _parse_list(entry, "planned", f"{where}, planned", _parse_criterion),
     }
     claim = Claim(**{**entry, **parsed})
-    repeated = [name for name, times in collections.Counter(claim.names).items() if times > 1]
+    names = [*claim.names, *(each.name for each in claim.planned)]
+    repeated = [name for name, times in collections.Counter(names).items() if times > 1]
     if repeated:
         raise ClaimsError(f"{where}: names must differ, but {repeated} occur more than once.")
     return claim
