@@ -136,6 +136,15 @@ def test_what_is_no_model_is_refused_by_name():
     hidden = tfd.HiddenMarkovModel(state, moves, tfd.Normal([0.0], 1.0), 3)
     with pytest.raises(ValueError, match="the HiddenMarkovModel that was given lacks num_rep"):
         filtering.particle_filter(hidden, X, num_particles=10, seed=0)
+    with pytest.raises(ValueError, match="posterior must offer .* but the NoneType .* elbo.model"):
+        bounds.elbo(Mine(), None, X, seed=0)
+
+
+def test_data_of_other_channels_or_controls_are_refused_where_they_would_broadcast():
+    with pytest.raises(ValueError, match=r"the model's 3 channel\(s\), but hold 4 with 1"):
+        bounds.elbo(Mine(), lambda x: tfd.Normal(x, 1.0), X[..., :1], seed=0)
+    with pytest.raises(ValueError, match=r"built for 0 control channel\(s\), but got 1"):
+        bounds.elbo(Mine(), lambda x, u: tfd.Normal(x, 1.0), Sequences(X, X[..., :1]), seed=0)
 
 
 def test_missing_values_need_channels_that_can_be_left_out():

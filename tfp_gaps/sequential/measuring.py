@@ -5,8 +5,8 @@
 The model is frozen. Fresh networks that see less or more of the future show what the conditions
 cost; the factors of the fully conditioned one, or of the exact smoother where the model is
 linear-Gaussian, stand for p(z_t | z_{t-1}, x_{1:T}) in the gap per step. The evidence is the Kalman
-filter's, or the largest of the bounds of particle filters. Values are nats per sequence, and per
-step.
+filter's, or the bound that gains most on the ELBO, less its error, lest a noisy one win. Values are
+nats per sequence, and per step.
 """
 
 import warnings
@@ -119,7 +119,8 @@ def measure_sequence(model, posterior, sequences, *, seed, effort=None):
     Returns:
       `MeasuredSequence`. In its report, approximation is what the best full network found lacks,
       conditioning the difference to a fresh network of the posterior's own conditions, and
-      optimisation the rest. Where the posterior has no look-ahead, both count as optimisation.
+      optimisation the rest: also what factors that do not use z_{t-1} lack, as the fresh ones do
+      not. Where the posterior has no look-ahead, conditioning counts as optimisation.
 
     Raises:
       ValueError: as `models.own`, `posteriors.own` and `SequenceEffort`; for a model of several
@@ -245,7 +246,9 @@ def _evidence(found, exact, sequences):
     if exact is not None:
         filtered = linear_gaussian.kalman_filter(exact, sequences.observations.astype(np.float64))
         return filtered.log_likelihood, "Kalman filter"
-    best = max((name for name in found if name != "ELBO"), key=lambda name: found[name].mean())
+    others = {name: values for name, values in found.items() if name != "ELBO"}
+    gains = {name: _mean(values - found["ELBO"]) for name, values in others.items()}
+    best = max(gains, key=lambda name: gains[name].value - gains[name].standard_error)
     return found[best], f"{best}, a lower bound"
 
 
