@@ -142,9 +142,11 @@ def test_what_is_no_model_is_refused_by_name():
 
 def test_data_of_other_channels_or_controls_are_refused_where_they_would_broadcast():
     with pytest.raises(ValueError, match=r"the model's 3 channel\(s\), but hold 4 with 1"):
-        bounds.elbo(Mine(), lambda x: tfd.Normal(x, 1.0), X[..., :1], seed=0)
+        bounds.elbo(Mine(), lambda x: tfd.Normal(tf.repeat(x, 2, -1), 1.0), X[..., :1], seed=0)
     with pytest.raises(ValueError, match=r"built for 0 control channel\(s\), but got 1"):
-        bounds.elbo(Mine(), lambda x, u: tfd.Normal(x, 1.0), Sequences(X, X[..., :1]), seed=0)
+        bounds.elbo(
+            Mine(), lambda x, u: tfd.Normal(x[..., :2], 1.0), Sequences(X, X[..., :1]), seed=0
+        )
 
 
 def test_missing_values_need_channels_that_can_be_left_out():
