@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 
-from tfp_gaps._tensorflow import tf, tfp
+from tfp_gaps._tensorflow import faulty_product, tf, tfp
 from tfp_gaps.models import coordinates
 from tfp_gaps.models.observations import real_array
 
@@ -304,6 +304,7 @@ def shapes(model):
     Counts of draws and data that occur in no event shape keep broadcasting from hiding it; a single
     datum is what a plate without an axis of its own takes for one.
     """
+    _products(model)
     examples = model._density.observations.example.values()
     taken = {size for example in examples for size in example.shape}
     taken |= {size for shape in model._free_shapes for size in shape}
@@ -336,6 +337,17 @@ def _check_shapes(model, draws, count):
             f"ln p(x, z) of one draw is {float(alone[0, 0]):.6g} alone, but "
             f"{float(total[-1, -1]):.6g} beside others: draws or data are mixed. {_SHAPES}"
         )
+
+
+def _products(model):
+    """Refuse products that TensorFlow gets wrong, before one is run."""
+    parts, x = _probe(model, 2, 2)
+    try:
+        fault = faulty_product(lambda parts: model.log_joint(parts, x), parts)
+    except Exception:  # whatever the user's code raises, it raises again where it is run
+        return
+    if fault:
+        raise ValueError(f"the model {fault}")
 
 
 # --- densities ------------------------------------------------------------------------------------
