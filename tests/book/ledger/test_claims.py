@@ -655,7 +655,7 @@ def test_scorecard_of_measured_and_planned_claims(book):
         zip(claims.VERDICTS, (0, 1, 0, 0, 1, 0), strict=True)
     )
     assert scorecard.summary_line(rows) == (
-        "1/2 claims reproduced (1 of them with qualification), 0 different, 0 undecided, "
+        "1 of 2 claims reproduced (1 of them with qualification), 0 different, 0 undecided, "
         "1 not tested; and 0 identities"
     )
 
