@@ -473,6 +473,11 @@ def test_the_text_gets_its_numbers_under_the_chapters_name(book, displayed):
     assert glued == {"water-depth": "2.00 ± 0.50"}
 
 
+def test_a_number_is_glued_with_a_true_minus_and_a_word_with_its_hyphen(book, displayed):
+    Ledger("water", book / "claims.yml").put("depth", "-2.0 ± 0.5, 3e-10 in a deep-sea 200-200")
+    assert ast.literal_eval(*displayed[-1][0].values()) == "−2.0 ± 0.5, 3e-10 in a deep-sea 200-200"
+
+
 # --- the file ----------------------------------------------------------------------------------
 
 CRITERION = ["criteria", 0]
@@ -655,7 +660,7 @@ def test_scorecard_of_measured_and_planned_claims(book):
         zip(claims.VERDICTS, (0, 1, 0, 0, 1, 0), strict=True)
     )
     assert scorecard.summary_line(rows) == (
-        "1/2 claims reproduced (1 of them with qualification), 0 different, 0 undecided, "
+        "1 of 2 claims reproduced (1 of them with qualification), 0 different, 0 undecided, "
         "1 not tested; and 0 identities"
     )
 

@@ -41,7 +41,7 @@ _CAUSES = dict(
         PARTS,
         (
             "the family is too small",
-            "the network is not told everything",
+            "the network is not shown everything",
             "the network is too small",
             "it is not trained to its best",
         ),
@@ -51,7 +51,7 @@ _CAUSES = dict(
 _LEVELS = (
     ("evidence", "ln p(x)"),
     ("best q of the family", "for each x by itself"),
-    ("best q of the family", "that is told only C"),
+    ("best q of the family", "that is shown only C"),
     ("best network", "of this size"),
     ("ELBO", "of the network at hand"),
 )
