@@ -97,16 +97,14 @@ def alternate(
     _check(data_model, num_timesteps, beta)
     model = data_model if start is None else start
     observed = learning.observation_covariance(data_model, num_timesteps)
-    floor = NO_NOISE * data_model.emission_cov.item()
-    for step in range(1, max_steps + 1):  # noqa: B007
+    floor = NO_NOISE * data_model.emission_cov.item() if learn_noise else 0.0
+    moved, steps = np.inf, 0
+    while steps < max_steps and moved >= tolerance and model.emission_cov.item() >= floor:
         weight = _weight(data_model, model, observed, lookahead, beta, free_nats)
         factors = _best_q(data_model, model, num_timesteps, lookahead, weight)
         updated = _best_model(model, _moments(factors, observed), learn_noise)
-        moved = _distance(model, updated)
-        model = updated
-        if moved < tolerance or (learn_noise and model.emission_cov.item() < floor):
-            break
-    return Balanced(model, loss(data_model, model, num_timesteps), step)
+        moved, model, steps = _distance(model, updated), updated, steps + 1
+    return Balanced(model, loss(data_model, model, num_timesteps), steps)
 
 
 def _best_q(data_model, model, num_timesteps, lookahead, weight):
@@ -488,39 +486,54 @@ class _Flow:
     def gradient(self, values):
         """Ascent direction of every parameter."""
         latents, weights, log_scales, (a, *logs) = np.split(values, self.cuts)
+        size, scales, latents = self.size, np.exp(log_scales), np.append(0.0, latents)
         q, r, p = np.exp(logs)
-        size, scales = self.size, np.exp(log_scales)
-        latents = np.append(0.0, latents)
         priors, memory = np.append(p, np.full(size - 1, q)), np.append(0.0, np.full(size - 1, a))
         means, states = self._forward(latents, weights, scales)
         before = np.vstack([np.zeros(2 * size), states[:-1]])
         apart = means - memory[:, np.newaxis] * before  # mean of q less mean of p
         errors = np.eye(size, 2 * size) - states
-        # Backwards: derivatives by z_t and by the mean of q at t.
-        by_mean, by_state = np.zeros((size + 1, 2 * size)), np.zeros((size, 2 * size))
-        latents_after = np.append(latents, 0.0)
-        for t in reversed(range(size)):
-            by_state[t] = errors[t] / r + latents_after[t + 1] * by_mean[t + 1]
-            if t + 1 < size:
-                by_state[t] += self.back * a * apart[t + 1] / q
-            by_mean[t] = by_state[t] - self.beta * apart[t] / priors[t]
-        seen = self.covariance @ by_mean[:-1].T  # Cov(all, by_mean_t)
-        to_latents = np.einsum("ti,it->t", before, seen)[1:]
-        to_weights = seen[:size].T[self.seen]
+        by_mean, by_state = self._backward(latents, errors / r, apart / priors[:, np.newaxis], a)
+        seen = self.covariance @ by_mean.T  # Cov(all, by_mean_t)
         noise = by_state[np.arange(size), size + np.arange(size)]
-        to_scales = 0.5 * np.sqrt(scales) * noise + 0.5 * self.beta * (1 - scales / priors)
+        return np.concatenate(
+            [
+                np.einsum("ti,it->t", before, seen)[1:],
+                seen[:size].T[self.seen],
+                0.5 * np.sqrt(scales) * noise + 0.5 * self.beta * (1 - scales / priors),
+                self._to_model(states, apart, errors, scales, (a, q, r, p)),
+            ]
+        )
+
+    def _backward(self, latents, pull, apart, memory):
+        """Derivatives by the mean of q and by z_t, as weights of (x, noise): both [T, 2 T].
+
+        Args:
+          latents: A, [T].
+          pull: (x_t - z_t) / R, [T, 2 T].
+          apart: mean of q less that of p, over the variance of p, [T, 2 T].
+          memory: a.
+        """
+        by_mean, by_state = np.zeros_like(pull), pull.copy()
+        for t in reversed(range(self.size)):
+            if t + 1 < self.size:
+                by_state[t] += latents[t + 1] * by_mean[t + 1] + self.back * memory * apart[t + 1]
+            by_mean[t] = by_state[t] - self.beta * apart[t]
+        return by_mean, by_state
+
+    def _to_model(self, states, apart, errors, scales, parameters):
+        """Derivatives of E_q ln p(x, z) by a, ln Q, ln R and ln P_0."""
+        (a, q, r, p), size = parameters, self.size
         second = states @ self.covariance @ states.T
         squares = np.einsum("ti,ij,tj->t", apart, self.covariance, apart) + scales
-        power = np.trace(second[:-1, :-1])
-        lagged = np.trace(second[1:, :-1])
         error = np.einsum("ti,ij,tj->", errors, self.covariance, errors)
-        to_model = [
-            (lagged - a * power) / q,
+        slope = np.trace(second[1:, :-1]) - a * np.trace(second[:-1, :-1])
+        return [
+            slope / q,
             0.5 * (squares[1:].sum() / q - (size - 1)),
             0.5 * (error / r - size),
             0.5 * (squares[0] / p - 1),
         ]
-        return np.concatenate([to_latents, to_weights, to_scales, to_model])
 
     def _forward(self, latents, weights, scales):
         """Means of q and states, as weights of (x, noise): both [T, 2 T]."""
