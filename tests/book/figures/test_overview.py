@@ -93,8 +93,8 @@ def test_arrows_are_missing_where_the_conditions_hide(name):
 
 
 def test_a_split_shows_what_is_left_out():
-    assert texts(graphs.graph("told C")) == ["C", "C", "z"]
-    assert graphs.graph("told C").count("gaps-missing") == 1
-    assert "gaps-missing" not in graphs.graph("told everything")
+    assert texts(graphs.graph("shown C")) == ["C", "C", "z"]
+    assert graphs.graph("shown C").count("gaps-missing") == 1
+    assert "gaps-missing" not in graphs.graph("shown everything")
     with pytest.raises(ValueError, match="name must be one of partial"):
         graphs.graph("some")

@@ -41,7 +41,7 @@ _CAUSES = dict(
         PARTS,
         (
             "the family is too small",
-            "the network is not told everything",
+            "the network is not shown everything",
             "the network is too small",
             "it is not trained to its best",
         ),
