@@ -424,6 +424,16 @@ def test_record_shows_plain_text_outside_a_notebook(book, capsys):
     assert "the caveat falls" in shown
 
 
+def test_limits_stand_in_the_table_and_a_fallen_caveat_is_struck_out(tmp_path):
+    limited = {**TESTED, "limits": ["Salt & ice were not tried."]}
+    claim = claims.load(write_claims(tmp_path, [limited]))["C01"]
+    fallen = view.record_html(claims.Record(claim, WET))
+    assert "Limit: Salt &amp; ice were not tried." in fallen
+    assert "<s>Not warm.</s>" in fallen
+    standing = view.record_html(claims.Record(claim, {**WET, "heat": Estimate(1.0)}))
+    assert "<p>Not warm.</p>" in standing and "<s>" not in standing
+
+
 def test_record_in_a_notebook_carries_anchor_text_and_data(book, monkeypatch):
     displayed = []
     monkeypatch.setattr("IPython.get_ipython", lambda: object())

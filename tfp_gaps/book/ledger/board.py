@@ -119,7 +119,7 @@ def _headline(row):
 
 def _condition(record, criterion, is_caveat):
     estimate = record.estimates[criterion.name]
-    text = f" {escape(criterion.text)}" if is_caveat else ""
+    text = f" {view.caveat_text(record, criterion)}" if is_caveat else ""
     return (
         f"<p>{'Caveat: ' if is_caveat else ''}{escape(criterion.name)}: "
         f"{estimate}{view.kind_of_error(estimate)}. Asked: {escape(criterion.requirement())}. "

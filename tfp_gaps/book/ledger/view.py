@@ -57,6 +57,7 @@ def record_text(record):
             f"  {criterion.name}: {record.estimates[criterion.name]} "
             f"[{criterion.requirement()}: {outcome(record, criterion, is_caveat)}]"
         )
+    lines += [f"  limit: {text}" for text in record.claim.limits]
     return "\n".join(lines)
 
 
@@ -64,6 +65,7 @@ def record_html(record):
     """Return a record as an HTML table with the anchor `claim-<id>`."""
     claim = record.claim
     rows = [_condition_row(record, *condition) for condition in conditions(claim)]
+    rows += [_limit_row(text) for text in claim.limits]
     number = f'<a class="claim-number" href="scorecard.html#{claim.id}">{claim.id}</a>'
     statement = f"{number} {escape(claim.statement)}"
     caption = f"{statement}<br>{badge(record.verdict)}"
@@ -92,13 +94,28 @@ def outcome(record, criterion, is_caveat):
 def _condition_row(record, criterion, is_caveat):
     estimate = record.estimates[criterion.name]
     label = "Caveat: " if is_caveat else ""
-    text = f"<p>{escape(criterion.text)}</p>" if is_caveat else ""
+    text = f"<p>{caveat_text(record, criterion)}</p>" if is_caveat else ""
     return [
         f"{label}{escape(criterion.name)}{text}",
         f"{estimate}{kind_of_error(estimate)}",
         f"<p>{escape(criterion.requirement())}: "
         f"<strong>{outcome(record, criterion, is_caveat)}</strong></p>"
         f'<p class="small">{escape(criterion.why)} Set: {criterion.set[:10]}.</p>',
+    ]
+
+
+def caveat_text(record, criterion):
+    """The words of a caveat as HTML; struck out if it falls, or it would read as if it held."""
+    fallen = record.outcome(criterion) == "different"
+    return f"<s>{escape(criterion.text)}</s>" if fallen else escape(criterion.text)
+
+
+def _limit_row(text):
+    """What qualifies a verdict without a measurement."""
+    return [
+        f"Limit: {escape(text)}",
+        "not measured here",
+        "<p>Set in words; <strong>it qualifies the verdict</strong>.</p>",
     ]
 
 
