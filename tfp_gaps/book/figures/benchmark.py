@@ -25,7 +25,7 @@ BARS = 2.0
 """Half width of bars and bands in standard errors."""
 
 _MARKERS = ("o-", "s--", "^:", "D-.")
-_CURVE_COLOURS = ("full", "shared", "posterior_b", "moment_matched")
+_CURVE_COLOURS = ("#000000", "#777777", "#000000", "#777777")  # teal and purple mean conditions
 _SCORES = {"rmse": "RMSE", "crps": "CRPS"}
 
 
@@ -54,7 +54,7 @@ def look_ahead_curve(stored_results, quantities, *, unit="nats per window"):
     sentences = []
     for (quantity, label), marker, colour in zip(quantities.items(), _MARKERS, _CURVE_COLOURS):
         estimates = [over_seeds(result, quantity) for result in stored_results]
-        _error_bars(axis, positions, estimates, marker, figures.COLOURS[colour], label)
+        _error_bars(axis, positions, estimates, marker, colour, label)
         sentences.append(f"{label}: {_listed(estimates)} {unit}.")
     axis.set(xticks=positions, xticklabels=labels, xlabel="look-ahead $k$", ylabel=unit)
     axis.margins(x=0.08)
@@ -161,7 +161,7 @@ def sweep_curve(differences, *, xlabel, ylabel="full minus partial, nats per win
         shift = 0.08 * (index - (len(differences) - 1) / 2)
         positions = [settings.index(x) + shift for x in series]
         marker, estimates = _MARKERS[index], list(series.values())
-        _error_bars(axis, positions, estimates, marker, figures.COLOURS[colour], label)
+        _error_bars(axis, positions, estimates, marker, colour, label)
         values = "; ".join(f"at {x}: {estimate}" for x, estimate in series.items())
         sentences.append(f"{label}: {values}." if label else f"{values[0].upper()}{values[1:]}.")
     axis.set(xticks=range(len(settings)), xticklabels=map(str, settings))
