@@ -39,7 +39,8 @@ def table(rows):
     head = '<th scope="col">Claim, and what was measured</th><th scope="col">Verdict</th>'
     return view.block(
         f"{_controls(rows)}<table class='scorecard-table'>"
-        f"<caption>All claims; failed claims come first</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f"<caption>All claims; failed claims come first</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 
