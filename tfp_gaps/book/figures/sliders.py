@@ -256,7 +256,8 @@ def fans(
     )
     length = _checks.positive_float(step, "step")
     before, after = length * np.arange(1 - len(past), 1), length * np.arange(1, len(truth) + 1)
-    axes = drawing.Axes((before[0], after[-1]), drawing.limits(limits, "limits"))
+    # Half a step of room, so that the last dot is whole.
+    axes = drawing.Axes((before[0], after[-1] + length / 2), drawing.limits(limits, "limits"))
     drawn = ""
     for lower, middle, upper, colour in bands:
         edges = [_checks.finite_array(x, "band", ndim=1) for x in (lower, middle, upper)]
