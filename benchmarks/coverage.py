@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from benchmarks import resuming
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.book import results
 from tfp_gaps.measuring import Effort, measure
@@ -254,16 +255,24 @@ def _chosen(found):
     return next(name for name in found.diagnostics if basis.startswith(f"{name}, a lower bound"))
 
 
-def count(num_worlds=NUM_WORLDS, *, seed=0, effort=EFFORT, progress=None):
-    """Measure worlds of all families, in equal numbers: {family: `Count`}."""
-    counts = {}
+def count(num_worlds=NUM_WORLDS, *, seed=0, effort=EFFORT, counted=(), progress=None):
+    """Measure worlds of all families, in equal numbers: {family: `Count`}.
+
+    Args:
+      num_worlds: of all families together.
+      seed: int; each family has draws of its own.
+      effort: `Effort`.
+      counted: {family: `Count`} that need not be measured again.
+      progress: None, or a function of what is counted so far, called after each family.
+    """
+    counts = dict(counted)
     for index, (name, family) in enumerate(FAMILIES.items()):
-        rng = np.random.default_rng([seed, index])
-        worlds = family(rng, num_worlds // len(FAMILIES))
-        found = worlds.measured(seed + index, effort)
-        counts[name] = Count.of(found, worlds.evidence)
-        if progress is not None:
-            progress(name, counts[name], found)
+        if name not in counts:
+            rng = np.random.default_rng([seed, index])
+            worlds = family(rng, num_worlds // len(FAMILIES))
+            counts[name] = Count.of(worlds.measured(seed + index, effort), worlds.evidence)
+            if progress is not None:
+                progress(counts)
     return counts
 
 
@@ -285,27 +294,32 @@ def main(arguments=None):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--worlds", type=int, default=NUM_WORLDS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="PATH", help="also write the counts to this file")
+    parser.add_argument(
+        "--json",
+        metavar="PATH",
+        help="write the counts to this file, after each family; those of the same command and "
+        "commit that it holds already are kept",
+    )
     options = parser.parse_args(arguments)
+    command = f"python -m benchmarks.coverage --worlds {options.worlds} --seed {options.seed}"
+    command += f" --json {options.json}" if options.json else ""
     started = time.monotonic()
+    origin = results.provenance(command=command, data="simulated", seeds=[options.seed], seconds=0)
+    stored, before = resuming.stored(options.json, origin)
+    counted = {name: Count(**found) for name, found in stored.get("families", {}).items()}
 
-    def progress(name, counted, found):
-        print(f"{name}: {counted}, {found.report.basis}", file=sys.stderr, flush=True)
+    def progress(counts):
+        print(f"{len(counts)} of {len(FAMILIES)} families", file=sys.stderr, flush=True)
+        if options.json:
+            shown = table(counts)
+            found = {
+                "table": {"header": shown.header, "rows": shown.rows},
+                "families": {name: vars(count) for name, count in counts.items()},
+            }
+            spent = round(before + time.monotonic() - started, 1)
+            results.save(options.json, found, origin | {"seconds": spent})
 
-    counts = count(options.worlds, seed=options.seed, progress=progress)
-    shown = table(counts)
-    print(shown)
-    if options.json:
-        origin = results.provenance(
-            command=f"python -m benchmarks.coverage --worlds {options.worlds} --seed "
-            f"{options.seed} --json {options.json}",
-            data="simulated",
-            seeds=[options.seed],
-            seconds=time.monotonic() - started,
-        )
-        families = {name: vars(found) for name, found in counts.items()}
-        cells = {"header": shown.header, "rows": shown.rows}
-        results.save(options.json, {"table": cells, "families": families}, origin)
+    print(table(count(options.worlds, seed=options.seed, counted=counted, progress=progress)))
     return 0
 
 

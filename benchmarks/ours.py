@@ -8,13 +8,13 @@ import numpy as np
 from benchmarks import parts
 from benchmarks.sizes import CLIP_NORM, LEARNING_RATE, observations
 from tfp_gaps._tensorflow import tf, tfk
-from tfp_gaps.book.experiments.sequential import negative_elbo
 from tfp_gaps.bounds import elbo_terms
 from tfp_gaps.models.state_space import StateSpace
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors.conditions import LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Batch
+from tfp_gaps.sequential.fitting import negative_elbo
 from tfp_gaps.training import Settings, build_step
 
 VARIANTS = {"XLA": {}, "no XLA": {"jit_compile": False}, "one shard": {"num_shards": 1}}

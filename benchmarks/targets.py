@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import special, stats
 
+from benchmarks import resuming
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.book import results
 from tfp_gaps.estimate import Estimate
@@ -301,25 +302,35 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
-    parser.add_argument("--json", metavar="PATH", help="also write the rows to this file")
+    parser.add_argument(
+        "--json",
+        metavar="PATH",
+        help="write the rows to this file, after each target; those of the same command and "
+        "commit that it holds already are kept",
+    )
     options = parser.parse_args(arguments)
-    gym, started, rows = _gym(), time.monotonic(), []
-    for name in options.only:
+    gym, started = _gym(), time.monotonic()
+    origin = results.provenance(
+        command=_command(options), data="inference-gym 0.0.5", seeds=[SEED], seconds=0
+    )
+    stored, before = resuming.stored(options.json, origin)
+    rows = [Row(**row) for row in stored.get("targets", [])]
+    for name in options.only[len(rows) :]:
         rows.append(examine(name, gym))
         print(rows[-1], file=sys.stderr, flush=True)
-    shown = table(rows)
-    print(shown)
-    if options.json:
-        origin = results.provenance(
-            command=f"python -m benchmarks.targets --json {options.json}",
-            data="inference-gym 0.0.5",
-            seeds=[SEED],
-            seconds=time.monotonic() - started,
-        )
-        cells = {"header": shown.header, "rows": shown.rows}
-        stored = {"table": cells, "targets": [asdict(row) for row in rows]}
-        results.save(options.json, stored, origin)
+        if options.json:
+            shown = table(rows)
+            cells = {"header": shown.header, "rows": shown.rows}
+            found = {"table": cells, "targets": [asdict(row) for row in rows]}
+            spent = round(before + time.monotonic() - started, 1)
+            results.save(options.json, found, origin | {"seconds": spent})
+    print(table(rows))
     return 0
+
+
+def _command(options):
+    only = "" if options.only == list(TARGETS) else " --only " + " ".join(map(repr, options.only))
+    return f"python -m benchmarks.targets{only} --json {options.json}"
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ def main(steps=1500, particles=500):
     x = (np.sin(phase) + 0.3 * rng.normal(size=phase.shape))[..., None].astype(np.float32)
     sizes = {"observation_size": 1, "latent_size": 3, "hidden_size": 16}
     rows = []
-    for seen in (0, 1, FULL):
+    for seen in (LookAhead(0), LookAhead(1), FULL):
         model = StateSpace(**sizes, emission="normal", seeds=replica_seeds([0], "model"))
-        q = LookAheadNetwork(conditions=LookAhead(seen), **sizes, seeds=replica_seeds([0], "q"))
+        q = LookAheadNetwork(conditions=seen, **sizes, seeds=replica_seeds([0], "q"))
 
         def loss(batch, seeds, kl_weight, model=model, q=q):
             noise = replica_normal([20, batch.observations.shape[2], 3], seeds, axis=1)

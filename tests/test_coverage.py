@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks import coverage
+from benchmarks import coverage, resuming
 from tfp_gaps import Effort
+from tfp_gaps.book import results
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +36,14 @@ def test_errors_of_half_the_size_and_bounds_that_are_raised_are_noticed():
     for name in found.bounds:
         found.bounds[name] += 6 * found.errors[name] + 0.1
     assert coverage.Count.of(found, worlds.evidence).too_high > 0
+
+
+def test_an_interrupted_run_goes_on_only_with_what_the_same_code_stored(tmp_path):
+    path, known = tmp_path / "counts.json", {name: coverage.Count(3) for name in coverage.FAMILIES}
+    origin = results.provenance(command="count", data="simulated", seeds=[0], seconds=7.0)
+    assert resuming.stored(path, origin) == resuming.stored(None, origin) == ({}, 0.0)
+    results.save(path, {"families": {"a": vars(coverage.Count(3))}}, origin)
+    found, seconds = resuming.stored(path, origin | {"seconds": 0.0})
+    assert found["families"]["a"] == vars(coverage.Count(3)) and seconds == 7.0
+    assert resuming.stored(path, origin | {"commit": "another"}) == ({}, 0.0)
+    assert coverage.count(counted=known) == known  # nothing is measured again

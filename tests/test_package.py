@@ -15,8 +15,8 @@ HELPERS = {"_checks", "_tensorflow", "storage"}
 DATA = {"estimate", "tables", "sequences", "networks"} | HELPERS
 ROOMS = {
     "exact": {"_checks", "_tensorflow"},
-    "models": {"models", "networks", "sequences"} | HELPERS,
-    "posteriors": {"posteriors", "models"} | DATA,
+    "models": {"models", "exact", "networks", "sequences"} | HELPERS,
+    "posteriors": {"posteriors", "models", "exact"} | DATA,
     "_checks": set(),
     "_tensorflow": set(),
     "storage": set(),
@@ -30,6 +30,9 @@ ROOMS = {
     "bounds": {"models", "posteriors"} | DATA,
     "filtering": {"models", "posteriors", "bounds"} | DATA,
     "forecasting": {"models", "posteriors", "bounds", "filtering"} | DATA,
+    "sequential": {"models", "posteriors", "bounds", "filtering", "forecasting", "training", "gaps"}
+    | {"exact"}
+    | DATA,
     "measuring": {"models", "posteriors", "bounds", "annealing", "gaps"} | DATA,
     "__init__": set(),
 }

@@ -7,6 +7,8 @@ shown), and an amortisation gap (its capacity and its optimisation).
     measure(model, posterior, data, seed=0)          the gaps of a model of your own
     calibrate(model, posterior, num_data=500, ...)   whether its posterior is calibrated
     decompose(evidence=..., elbo=...)                the same from bounds that you have
+    measure_sequence(model, posterior, x, seed=0)    the gaps of a state-space model of your own
+    conditions_of(posterior, model, x)               what that posterior sees
     elbo, iwae, particle_filter, forecast            bounds and forecasts of a sequential model
 
 Everything below is loaded when it is first used: importing the package alone takes no TensorFlow.
@@ -31,6 +33,9 @@ _MODULES = {
     "measure": "measuring",
     "upper_bound": "measuring",
     "calibrate": "posteriors.calibration",
+    "MeasuredSequence": "sequential.measuring",
+    "SequenceEffort": "sequential.measuring",
+    "measure_sequence": "sequential.measuring",
     "Bounds": "bounds",
     "elbo": "bounds",
     "iwae": "bounds",
@@ -45,6 +50,7 @@ _MODULES = {
     "LookAhead": "posteriors.conditions",
     "LookAheadNetwork": "posteriors.look_ahead",
     "Posterior": "posteriors.encoder",
+    "conditions_of": "posteriors.seeing",
     "Settings": "training",
     "fit": "training",
 }

@@ -23,10 +23,10 @@ from scipy import stats
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import compiles, tf
 from tfp_gaps.estimate import Estimate
-from tfp_gaps.models.state_space import MODEL, log_likelihood
+from tfp_gaps.models.state_space import log_likelihood
 from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors import families
-from tfp_gaps.sequences import as_sequences
+from tfp_gaps.posteriors.own import with_posterior
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,9 @@ def elbo(
     >>> profile.divergence.shape, profile.bound.per_sequence().shape
     ((5, 1, 4), (1, 4))
     """
-    sequences = _check(model, posterior, sequences, seed, "elbo(model, posterior, sequences)")
+    model, posterior, sequences = _take(
+        model, posterior, sequences, seed, "elbo(model, posterior, sequences)"
+    )
     _checks.integer(repetitions, "repetitions", minimum=1)
 
     @tf.function(jit_compile=compiles(jit_compile))
@@ -226,7 +228,9 @@ def iwae(
     >>> iwae(model, q, np.zeros([5, 4, 3]), num_samples=10, seed=0).per_sequence().shape
     (1, 4)
     """
-    sequences = _check(model, posterior, sequences, seed, "iwae(model, posterior, sequences)")
+    model, posterior, sequences = _take(
+        model, posterior, sequences, seed, "iwae(model, posterior, sequences)"
+    )
     advice = "K = 1 is a one-sample ELBO; use 100 for tables."
     k = _checks.integer(num_samples, "num_samples", minimum=1, advice=advice)
     _checks.integer(repetitions, "repetitions", minimum=1)
@@ -259,12 +263,10 @@ def iwae(
     return Bound(np.concatenate(values, axis=-1))
 
 
-def _check(model, posterior, sequences, seed, order):
-    """The sequences; refuse arguments in another order, and seeds that are no integers."""
+def _take(model, posterior, sequences, seed, order):
+    """All three as the library uses them; refuse another order, and seeds that are no integers."""
     _checks.seed(seed)
-    _checks.offers(model, "model", MODEL, order=order)
-    _checks.offers(posterior, "posterior", ("context", "sample_path"), order=order)
-    return as_sequences(sequences)
+    return with_posterior(model, posterior, sequences, order)
 
 
 def batches(sequences, num_replicas, batch_size):

@@ -26,9 +26,11 @@ import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import on_gpu, tf, tfp
-from tfp_gaps.models.state_space import MODEL, log_likelihood, sample_latents, step
+from tfp_gaps.models.own import as_state_space, with_sequences
+from tfp_gaps.models.state_space import check_controls, log_likelihood, sample_latents, step
 from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
-from tfp_gaps.sequences import Sequences, as_sequences
+from tfp_gaps.posteriors.own import with_posterior
+from tfp_gaps.sequences import Sequences
 
 tfd = tfp.distributions
 
@@ -62,13 +64,13 @@ def particle_filter(
     """Run a particle filter over x_{1:T}, resampling where fewer than half are effective.
 
     Args:
-      model: state-space model.
+      model: state-space model, also in a user's own words; see `models.own`.
       sequences: `Sequences`, or a bare array [time, sequences, channels]; every replica sees the
         same. Values that are masked do not count; where all are, the filter predicts.
       num_particles: at least 2; 1000 for tables.
       seed: int.
       posterior: proposes from its factors q(z_t | z_{t-1}, C_t); a `LookAheadNetwork`, or what has
-        its methods `context` and `factor`. None proposes from p (bootstrap).
+        its methods `context` and `factor`, see `posteriors.own`. None proposes from p (bootstrap).
       particles_at_once: particles of all sequences of a replica together; bounds the memory. None
         for 10,000, or for 100,000 on a GPU.
 
@@ -128,7 +130,8 @@ def reverse_filter(
     >>> reverse_filter(model, made, latents, num_particles=100, seed=0).shape
     (1, 5)
     """
-    sequences = as_sequences(sequences)
+    order = "reverse_filter(model, sequences, latents)"
+    model, sequences = with_sequences(model, sequences, order)
     wanted = (*sequences.observations.shape[:2], model.latent_size)
     latents = _checks.finite_array(latents, "latents")
     if latents.shape != wanted:
@@ -152,7 +155,7 @@ def made_sequences(model, like, *, seed):
     Returns:
       `Sequences`, and float32 latents [time, sequences, latent], a draw of the posterior of each.
     """
-    like = as_sequences(like)
+    model, like = with_sequences(model, like, "made_sequences(model, like)")
     keys = [replica_seeds([seed], purpose) for purpose in ("made latents", "made observations")]
     shape = [like.num_timesteps, len(like), model.latent_size]
     # Row t of these controls acts into step t; `sample_latents` takes those out of it.
@@ -167,16 +170,16 @@ def _run(model, posterior, sequences, num_particles, seed, particles_at_once, la
     """Filter all sequences in batches: `Filtered`; `latents` are paths to keep, or None."""
     _checks.seed(seed)
     order = "particle_filter(model, sequences, posterior=...)"
-    _checks.offers(model, "model", MODEL, order=order)
-    if posterior is not None:
+    if posterior is None:
+        model, sequences = with_sequences(model, sequences, order)
+    else:
+        model, posterior, sequences = with_posterior(model, posterior, sequences, order)
         _checks.offers(posterior, "posterior", ("context", "factor"), order=order)
     _checks.integer(num_particles, "num_particles", minimum=2)
     if particles_at_once is None:
         # On a CPU the speed is the same from 2,500 to 25,000; a GPU starves on so few.
         particles_at_once = 100_000 if on_gpu() else 10_000
     _checks.integer(particles_at_once, "particles_at_once", minimum=1)
-    sequences = as_sequences(sequences)
-    _check(model, sequences)
     run = tf.function(_filter, jit_compile=on_gpu())
     total = len(sequences)
     num_batches = math.ceil(total * num_particles / max(particles_at_once, num_particles))
@@ -218,6 +221,7 @@ def continue_from(model, particles, *, num_steps, seed, controls=None):
     Raises:
       ValueError: for fewer than one step, or controls of another size.
     """
+    model = as_state_space(model, "continue_from(model, particles)")
     paths = roll_out(model, particles, num_steps=num_steps, seed=seed, controls=controls)
     return tf.stack([model.emission(latent).mean() for latent in paths])
 
@@ -225,8 +229,9 @@ def continue_from(model, particles, *, num_steps, seed, controls=None):
 def roll_out(model, particles, *, num_steps, seed, controls=None):
     """Yield z_{t+1}, ..., z_{t+num_steps} along each path; arguments as in `continue_from`."""
     _checks.integer(num_steps, "num_steps", minimum=1)
+    model = as_state_space(model, "roll_out(model, particles)")
     size = 0 if controls is None else np.shape(controls)[-1]
-    _check_controls(model, size)
+    check_controls(model, size)
     if controls is not None:
         wanted = (num_steps, particles.shape[2], size)
         if np.shape(controls) != wanted:
@@ -383,22 +388,3 @@ def _log_ratio(prior, proposal, draw, noise):
 def _beside(control, latent):
     """Repeat a control [..., sequences, control] for each particle of `latent`."""
     return tf.broadcast_to(control, [*latent.shape[:-1], control.shape[-1]])
-
-
-def _check(model, sequences):
-    channels = sequences.observations.shape[-1]
-    if len(sequences) == 0 or channels != model.observation_size:
-        raise ValueError(
-            f"sequences must hold at least one sequence with the model's {model.observation_size} "
-            f"channel(s), but hold {len(sequences)} with {channels}. Pass the data that the model "
-            f"was built for."
-        )
-    _check_controls(model, 0 if sequences.controls is None else sequences.controls.shape[-1])
-
-
-def _check_controls(model, size):
-    if size != model.control_size:
-        raise ValueError(
-            f"this model was built for {model.control_size} control channel(s), but got {size}. "
-            f"Pass the controls that it was trained with."
-        )

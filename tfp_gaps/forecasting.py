@@ -21,6 +21,7 @@ import numpy as np
 from tfp_gaps import _checks, filtering
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.estimate import Estimate
+from tfp_gaps.models.own import as_state_space
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.sequences import Sequences, as_sequences
 
@@ -161,6 +162,7 @@ def forecast(
     >>> len(scores.rmse()[0])
     2
     """
+    model = as_state_space(model, "forecast(model, sequences)")
     future, particles = _filter(
         model, sequences, start, horizon, num_particles, seed, num_samples, posterior
     )
@@ -198,6 +200,7 @@ def evaluate(
     Raises:
       ValueError: as `forecast` and `score`.
     """
+    model = as_state_space(model, "evaluate(model, sequences)")
     future, particles = _filter(
         model, sequences, start, horizon, num_particles, seed, num_samples, posterior
     )

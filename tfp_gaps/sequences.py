@@ -115,6 +115,11 @@ def as_sequences(x):
 
 
 def _rank_three(value, name):
+    if np.ma.is_masked(value):
+        raise ValueError(
+            f"{name} must be a bare array, but {int(np.ma.count_masked(value))} values of it are "
+            f"masked and would lose their mask. Pass x.filled(0) and mask=~np.ma.getmaskarray(x)."
+        )
     array = np.asarray(value)
     if array.dtype.kind not in "buif":
         raise ValueError(

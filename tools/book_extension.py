@@ -112,11 +112,11 @@ class GraphicalModels(Directive):
 
     def run(self):
         try:
-            drawn = [(name, graphs.graph(name)) for name in _names(self.arguments[0])]
+            drawn = [(graphs.title(name), graphs.graph(name)) for name in _names(self.arguments[0])]
         except ValueError as error:
             return [self.state_machine.reporter.error(str(error), line=self.lineno)]
         figures = "".join(
-            f"<figure>{graph}<figcaption>{name}</figcaption></figure>" for name, graph in drawn
+            f"<figure>{graph}<figcaption>{words}</figcaption></figure>" for words, graph in drawn
         )
         return [_html(f'<div class="gaps-graphs">{figures}</div>')]
 

@@ -10,6 +10,7 @@ import collections
 import importlib.metadata
 import json
 import re
+import textwrap
 
 import yaml
 
@@ -263,7 +264,15 @@ def citation(project):
         if found is None:
             raise notebooks.ChapterError(f"references.bib must have an entry {key}, but has none.")
         lines += ["", *found[0].splitlines()]
-    return ["```bibtex", *lines, "```"]
+    return ["```bibtex", *(part for line in lines for part in _narrow(line)), "```"]
+
+
+def _narrow(line):
+    """The line in pieces that fit a page without scrolling; BibTeX reads a break as a space."""
+    pieces = textwrap.wrap(
+        line, 72, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return pieces or [line]
 
 
 def changelog(project):

@@ -176,3 +176,35 @@ def test_the_start_decides_where_the_gap_sits_there():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_closed_form_of_a_look_ahead_is_what_the_search_finds(world):
+    for k in (0, 2, None):
+        closed = conditions.look_ahead(world, T, k)
+        searched = conditions.best(world, world, conditions.conditions(T, last=k))
+        for one, other in zip(closed, searched, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-8)
+
+
+def test_additive_errors_of_mean_field_are_the_covariances_that_it_lacks(world):
+    states, observed, cross = _joint(world)
+    posterior = states - cross @ np.linalg.solve(observed, cross.T)
+    seen = conditions.conditions(T, last=None, latents="none")
+    errors = conditions.additive_errors(world, conditions.best(world, world, seen))
+    assert errors.states == pytest.approx(0.0, abs=1e-9)
+    assert errors.products == pytest.approx(-np.trace(posterior, offset=1), abs=1e-10)
+
+
+def test_the_error_of_a_sum_is_that_of_the_marginals_means(world):
+    """Root mean square over data, from the marginals of the factors at unit observations."""
+    unit = np.eye(T)[:, :, np.newaxis]
+    means = [
+        linear_gaussian.factor_marginals(
+            linear_gaussian.shared_factors(world, world, T, k), unit
+        ).means[..., 0]
+        for k in (0, None)
+    ]
+    off = (means[0] - means[1]).sum(0)
+    _, observed, _ = _joint(world)
+    errors = conditions.additive_errors(world, conditions.look_ahead(world, T, 0))
+    assert errors.states == pytest.approx(np.sqrt(off @ observed @ off), rel=1e-9)

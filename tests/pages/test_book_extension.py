@@ -104,7 +104,7 @@ def test_the_drawing_stands_below_the_title_of_a_chapter_and_nowhere_else(built)
     assert svg.find_previous_sibling().name == "h1"
     assert not pages["index"].select("svg.gaps-small")
     captions = [each.text for each in pages["index"].select("figcaption")]
-    assert captions == ["partial", "all, no latents"]
+    assert captions == ["partial", "all, without latents"]
 
 
 def test_a_chapter_ends_with_the_link_to_its_script(built):

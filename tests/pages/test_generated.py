@@ -144,6 +144,10 @@ def test_the_entries_to_cite_are_those_of_the_checkout():
     ]
     assert "author = {{the Tale of Gaps contributors}}" in text
     assert text.count("{") == text.count("}")
+    assert max(len(line) for line in lines) <= 80
+    stored = (PROJECT.book / "references.bib").read_text(encoding="utf-8")
+    entry = stored[stored.index("@inproceedings{bayer2021mind,") :].split("\n}")[0]
+    assert " ".join(entry.split()) in " ".join(text.split())
 
 
 def test_the_changelog_of_the_page_links_to_no_file_of_the_checkout():

@@ -25,9 +25,23 @@ SCHEMES = {
     "past and present": {"first": None, "last": 0, "latents": "earlier"},
     "present": {"first": 0, "last": 0, "latents": "earlier"},
     "past, no latents": {"first": None, "last": 0, "latents": "none"},
+    "present, no latents": {"first": 0, "last": 0, "latents": "none"},
 }
 """Name of what q sees, and the rule: arguments of `exact.conditions.conditions`."""
 
+TITLES = {
+    "all": "all observations",
+    "all, no latents": "all, without latents",
+    "start, then present": "start, then the present",
+    "past and present": "past and present",
+    "present": "present and latents",
+    "past, no latents": "past, without latents",
+    "present, no latents": "the present alone",
+}
+"""How the pages call each of `SCHEMES`."""
+
+_CONTROLS = {"a": "actions", "u": "controls"}
+"""Letters of what acts on a model, and the words."""
 
 _FORMATS = {
     "repository": (r"[\w.-]+/[\w.-]+", "owner/name"),
@@ -48,7 +62,7 @@ class Model:
     scheme: one of `SCHEMES`, what remains of the conditions on a chain without controls.
     repository, commit, path: of the code that was read.
     place: where in the file.
-    is_world_model: whether it was made to act with.
+    is_world_model: whether it was built for control.
     remark: what the reading found besides, or "".
     """
 
@@ -94,9 +108,13 @@ class Model:
         if seen.is_blind_to_the_future:
             few = " (but for the start)" if self.scheme.startswith("start") else ""
             missing.append(f"later observations{few}")
+        for letter, words in _CONTROLS.items():
+            if f"{letter}_T" in self.needs and f"{letter}_T" not in self.sees:
+                missing.append(f"later {words}")
         if not seen.latents.any():
             missing.append("earlier latents")
-        return " and ".join(missing) or "nothing"
+        *rest, last = missing or ["nothing"]
+        return f"{', '.join(rest)} and {last}" if rest else last
 
 
 def load(path=None):

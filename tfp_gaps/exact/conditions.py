@@ -183,6 +183,69 @@ def parts(model, seen):
     return Parts(latents, gap(model, seen) - latents)
 
 
+def look_ahead(model, num_timesteps, lookahead):
+    """`best` for a look-ahead at the true parameters, in closed form: for long sequences.
+
+    Args:
+      model: scalar `LinearGaussian`.
+      num_timesteps: T.
+      lookahead: k, how many later observations q sees beside z_{t-1} and x_{1:t}; None for all.
+
+    Returns:
+      `ConditionedQ`.
+
+    Raises:
+      ValueError: if the model is not scalar, or for bad sizes.
+
+    >>> chain = linear_gaussian.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
+    >>> round(look_ahead(chain, 8, 0).divergence / 8, 4)
+    0.094
+    """
+    _check(model, model, conditions(num_timesteps))
+    factors = linear_gaussian.shared_factors(model, model, num_timesteps, lookahead)
+    return ConditionedQ(
+        np.diag(factors.transition[1:, 0, 0], -1),
+        factors.observation_weights[:, 0, :, 0],
+        factors.covariance[:, 0, 0],
+        linear_gaussian.conditioning_gap(model, num_timesteps, lookahead),
+    )
+
+
+class AdditiveErrors(NamedTuple):
+    """How wrong sums over a sequence are under q, at the true parameters.
+
+    states: root mean squared error, over data, of E_q sum_t z_t.
+    products: mean error, over data, of E_q sum_t z_t z_{t+1}.
+    """
+
+    states: float
+    products: float
+
+
+def additive_errors(model, found):
+    """Errors of two sums over the states, E_q against the posterior: `AdditiveErrors`.
+
+    Args:
+      model: scalar `LinearGaussian`, of the data too.
+      found: `ConditionedQ`.
+
+    >>> chain = linear_gaussian.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
+    >>> full = additive_errors(chain, look_ahead(chain, 8, None))
+    >>> abs(full.states) < 1e-9, abs(full.products) < 1e-9
+    (True, True)
+    """
+    size = len(found.variances)
+    world = _World.of(model, model, size)
+    reach = np.linalg.inv(np.eye(size) - found.latent_weights)
+    mean = reach @ found.observation_weights
+    spread = (reach * found.variances) @ reach.T - np.linalg.inv(world.precision)
+    off = np.sum(mean - world.mean, axis=0)
+    second = spread + mean @ world.observed @ mean.T - world.mean @ world.observed @ world.mean.T
+    return AdditiveErrors(
+        float(np.sqrt(off @ world.observed @ off)), float(np.trace(second, offset=1))
+    )
+
+
 def elbo(data_model, model, seen):
     """Expected ELBO of `model` with the best q under the conditions, nats per sequence."""
     evidence = linear_gaussian.log_likelihood(data_model, model, seen.num_timesteps)

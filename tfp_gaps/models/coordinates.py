@@ -5,7 +5,8 @@
 A part on a surface has more entries than free numbers, and dz must be said. TFP's densities take
 the first n - 1 entries of a simplex, the entries below the diagonal of a correlation matrix or of
 its Cholesky factor, and the lower triangle of a covariance; some of its default bijectors take
-others. `measured` replaces those while a density or Jacobian is evaluated, in the model and in q.
+others. `measured` replaces those while a density or Jacobian is evaluated, in the model and in q,
+and a density that has lost its leading axes.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ _KNOWN = (
 _INNER = ("distribution", "components_distribution")
 _simplex_forward = tfb.SoftmaxCentered._forward_log_det_jacobian
 _simplex_inverse = tfb.SoftmaxCentered._inverse_log_det_jacobian
+_flat_log_prob = tfd.FlatDirichlet._log_prob
 
 
 def _first_entries_forward(self, x):
@@ -68,6 +70,11 @@ def _covariance(self):
     return tfb.Chain([tfb.CholeskyOuterProduct(), tfb.FillScaleTriL(diag_shift=None)])
 
 
+def _flat(self, x):
+    """TFP's is one number, whatever the leading axes of x."""
+    return tf.broadcast_to(_flat_log_prob(self, x), tf.shape(x)[:-1])
+
+
 def _sphere(self):
     """The square root of a simplex reaches positive entries only."""
     raise NotImplementedError("a sphere has no coordinates that reach all of it")
@@ -76,6 +83,7 @@ def _sphere(self):
 _OURS = (
     (tfb.SoftmaxCentered, "_forward_log_det_jacobian", _first_entries_forward),
     (tfb.SoftmaxCentered, "_inverse_log_det_jacobian", _first_entries_inverse),
+    (tfd.FlatDirichlet, "_log_prob", _flat),
     (tfd.LKJ, "_default_event_space_bijector", _correlation),
     (tfd.WishartLinearOperator, "_default_event_space_bijector", _covariance),
     *((sphere, "_default_event_space_bijector", _sphere) for sphere in SPHERES),

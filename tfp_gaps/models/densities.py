@@ -86,7 +86,8 @@ class JointDensity:
         self._pin(tuple(name for name in latents if name not in self.sum.names))
 
     def _observed_dtypes(self):
-        dtypes = entries(self.joint.dtype, self.names)
+        with joint_checks.users_code("the model", joint_checks.SAMPLE):
+            dtypes = entries(self.joint.dtype, self.names)
         for name in self.observed:
             if tf.nest.is_nested(dtypes[name]):
                 raise ValueError(

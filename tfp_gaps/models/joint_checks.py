@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 
-from tfp_gaps._tensorflow import tf, tfp
+from tfp_gaps._tensorflow import faulty_product, tf, tfp
 from tfp_gaps.models import coordinates
 from tfp_gaps.models.observations import real_array
 
@@ -304,6 +304,7 @@ def shapes(model):
     Counts of draws and data that occur in no event shape keep broadcasting from hiding it; a single
     datum is what a plate without an axis of its own takes for one.
     """
+    _products(model)
     examples = model._density.observations.example.values()
     taken = {size for example in examples for size in example.shape}
     taken |= {size for shape in model._free_shapes for size in shape}
@@ -336,6 +337,17 @@ def _check_shapes(model, draws, count):
             f"ln p(x, z) of one draw is {float(alone[0, 0]):.6g} alone, but "
             f"{float(total[-1, -1]):.6g} beside others: draws or data are mixed. {_SHAPES}"
         )
+
+
+def _products(model):
+    """Refuse products that TensorFlow gets wrong, before one is run."""
+    parts, x = _probe(model, 2, 2)
+    try:
+        fault = faulty_product(lambda parts: model.log_joint(parts, x), parts)
+    except Exception:  # whatever the user's code raises, it raises again where it is run
+        return
+    if fault:
+        raise ValueError(f"the model {fault}")
 
 
 # --- densities ------------------------------------------------------------------------------------
@@ -377,6 +389,8 @@ def normalised(model, parts, log_q):
     eps = np.finfo(log_density.dtype).eps
     for datum in range(numbers.shape[1]):
         free, log_u = numbers[:, datum], log_density[:, datum]
+        if len(np.unique(free, axis=0)) < 0.99 * len(free):
+            continue  # the sampler ran into the smallest number of its precision
         spread = np.maximum(free.std(0), np.finfo(np.float64).tiny)
         if eps * max(np.max(np.abs(free).mean(0) / spread), np.abs(log_u).max()) > 1e-3:
             continue  # rounding, which is looked at elsewhere

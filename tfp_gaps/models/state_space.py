@@ -9,7 +9,7 @@ the latent state and hide the conditioning gap (Bayer et al. 2021 study exactly 
 
 Shapes: latents are [time, replicas, batch, latent], or [replicas, batch, latent] for a single step.
 A model is anything that offers `num_replicas`, `latent_size`, `initial()`, `transition(z, u)` and
-`emission(z)` as here.
+`emission(z)` as here; `models.own` checks and takes those in other words.
 """
 
 from typing import NamedTuple
@@ -170,6 +170,7 @@ class LinearGaussianStateSpace(tf.Module):
     def __init__(self, exact, *, num_replicas=1, name="linear_gaussian_state_space"):
         super().__init__(name=name)
         self.num_replicas = integer(num_replicas, "num_replicas", minimum=1)
+        self.exact = exact
         # Transposed: states are rows.
         self._transition = tf.constant(exact.transition.T, tf.float32)
         self._emission = tf.constant(exact.emission.T, tf.float32)
@@ -213,6 +214,37 @@ def step(model, latent, noise, control=None):
     return prior.mean + prior.scale * noise
 
 
+def check_sizes(model, sequences):
+    """Refuse sequences of other channels or controls than the model's: some would broadcast."""
+    channels = sequences.observations.shape[-1]
+    if len(sequences) == 0 or channels != model.observation_size:
+        raise ValueError(
+            f"sequences must hold at least one sequence with the model's {model.observation_size} "
+            f"channel(s), but hold {len(sequences)} with {channels}. Pass the data that the model "
+            f"was built for."
+        )
+    check_controls(model, 0 if sequences.controls is None else sequences.controls.shape[-1])
+
+
+def check_controls(model, size):
+    """Refuse controls of another size than the model's."""
+    if size != model.control_size:
+        raise ValueError(
+            f"this model was built for {model.control_size} control channel(s), but got {size}. "
+            f"Pass the controls that it was trained with."
+        )
+
+
+def check_channels(emission):
+    """Refuse an emission whose channels cannot be left out one by one, where values are missing."""
+    if not isinstance(emission, tfd.Independent) or emission.distribution.event_shape.rank != 0:
+        raise ValueError(
+            f"where values are missing the emission must be tfd.Independent over its channels, but "
+            f"is a {type(emission).__name__}: a channel could not be left out. Return "
+            f"tfd.Independent(tfd.Normal(mean, scale), 1), for instance."
+        )
+
+
 def log_likelihood(model, latents, observations, mask=None):
     """Evaluate ln p(x_t | z_t) over the observed channels, in nats per step.
 
@@ -226,10 +258,14 @@ def log_likelihood(model, latents, observations, mask=None):
     Returns:
       log_likelihood: [..., replicas, batch]. A step without any observation adds zero: missing
       values are integrated out, which for independent channels means left out.
+
+    Raises:
+      ValueError: for a mask where the emission does not say that its channels are independent.
     """
     emission = model.emission(latents)
     if mask is None:
         return emission.log_prob(observations)
+    check_channels(emission)
     per_channel = emission.distribution.log_prob(observations)
     return tf.reduce_sum(tf.cast(mask, per_channel.dtype) * per_channel, -1)
 

@@ -205,27 +205,7 @@ class LookAheadNetwork(tf.Module):
         Returns:
           A `Path`.
         """
-        initial = model.initial()
-
-        def draw(prior, latent, context_now, noise_now):
-            factor = self.factor(prior, latent, context_now)
-            # Offset and width in units of the prior's scale are all that the cost needs.
-            offset = (factor.mean - prior.mean) / prior.scale
-            drawn = factor.mean + factor.scale * noise_now
-            return drawn, offset, factor.scale / prior.scale
-
-        def advance(carry, time_slice):
-            context_now, noise_now, *control = time_slice
-            return draw(model.transition(carry[0], *control), carry[0], context_now, noise_now)
-
-        first = draw(initial, None, context[0], noise[0])
-        elements = [context[1:], noise[1:]] + ([] if controls is None else [controls[1:]])
-        later = tf.scan(advance, tuple(elements), initializer=first)
-        latents, offset, ratio = (
-            tf.concat([start[tf.newaxis], rest], 0)
-            for start, rest in zip(first, later, strict=True)
-        )
-        return Path(latents, *_cost(offset, ratio, noise))
+        return sample_path(self, model, context, noise, controls)
 
     def factor(self, prior, latent, context):
         """Return the factor q(z_t | z_{t-1}, C_t) as a DiagonalNormal.
@@ -300,6 +280,30 @@ class LookAheadNetwork(tf.Module):
                 f"this network was built for {self.control_size} control channel(s), but got "
                 f"{given}. Pass controls of the size it was built with."
             )
+
+
+def sample_path(posterior, model, context, noise, controls=None):
+    """`LookAheadNetwork.sample_path` of any posterior that has its method `factor`."""
+    initial = model.initial()
+
+    def draw(prior, latent, context_now, noise_now):
+        factor = posterior.factor(prior, latent, context_now)
+        # Offset and width in units of the prior's scale are all that the cost needs.
+        offset = (factor.mean - prior.mean) / prior.scale
+        drawn = factor.mean + factor.scale * noise_now
+        return drawn, offset, factor.scale / prior.scale
+
+    def advance(carry, time_slice):
+        context_now, noise_now, *control = time_slice
+        return draw(model.transition(carry[0], *control), carry[0], context_now, noise_now)
+
+    first = draw(initial, None, context[0], noise[0])
+    elements = [context[1:], noise[1:]] + ([] if controls is None else [controls[1:]])
+    later = tf.scan(advance, tuple(elements), initializer=first)
+    latents, offset, ratio = (
+        tf.concat([start[tf.newaxis], rest], 0) for start, rest in zip(first, later, strict=True)
+    )
+    return Path(latents, *_cost(offset, ratio, noise))
 
 
 def _look_ahead(conditions):

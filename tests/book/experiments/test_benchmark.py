@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -340,16 +341,36 @@ def small():
     )
 
 
-def test_a_benchmark_stores_evidence_with_groups(small, monkeypatch):
+@pytest.fixture
+def noise(small, monkeypatch):
+    """A benchmark of these, at smoke scale with an `Effort` and at book scale without."""
     splits, design = small
     size = benchmark.Size(
         design=design,
         num_bound=8, num_iwae=8, num_samples=2, num_filter=8, num_particles=8, start=2, horizon=2,
         effort=Effort(8, 16, 12, fewest=4, most=16, most_choice=16, reference=8),
     )  # fmt: skip
-    known = benchmark.Benchmark("noise", {"smoke": size})
+    known = benchmark.Benchmark("noise", {"smoke": size, "book": replace(size, effort=None)})
     monkeypatch.setattr(known, "load", lambda *_: splits)
-    result = known.run(scale="smoke", conditions=conditions.LookAhead(0), seeds=[0])
+    return known
+
+
+def test_fresh_networks_start_warm_where_evidence_is_looked_for(noise, monkeypatch):
+    found = []
+
+    def train(*_, warm, **__):
+        found.append(warm)
+        raise InterruptedError
+
+    monkeypatch.setattr(benchmark, "train", train)
+    for scale in ("smoke", "book"):
+        with pytest.raises(InterruptedError):
+            noise.run(scale=scale, conditions=conditions.FULL, seeds=[0])
+    assert found == [True, False]
+
+
+def test_a_benchmark_stores_evidence_with_groups(noise):
+    result = noise.run(scale="smoke", conditions=conditions.LookAhead(0), seeds=[0])
     json.dumps(result, allow_nan=False)
     found = result["evidence"]
     assert found["groups"] == np.repeat(np.arange(4), 4).tolist()
@@ -373,13 +394,13 @@ def test_evidence_that_was_found_is_not_looked_for_again(tmp_path):
         asked.append(1)
         return {"mean": -1.5, "values": [-1.0, -2.0]}
 
-    first = benchmark._kept(tmp_path, "evidence-0", "size 1", compute)
-    assert benchmark._kept(tmp_path, "evidence-0", "size 1", compute) == first == compute()
+    first = benchmark._kept(tmp_path, "evidence-0", ["size 1"], compute)
+    assert benchmark._kept(tmp_path, "evidence-0", ["size 1"], compute) == first == compute()
     asked.clear()
     # Another size, another replica and a run without a folder are computed.
-    benchmark._kept(tmp_path, "evidence-0", "size 2", compute)
-    benchmark._kept(tmp_path, "evidence-1", "size 2", compute)
-    benchmark._kept(None, "evidence-1", "size 2", compute)
+    benchmark._kept(tmp_path, "evidence-0", ["size 2"], compute)
+    benchmark._kept(tmp_path, "evidence-1", ["size 2"], compute)
+    benchmark._kept(None, "evidence-1", ["size 2"], compute)
     assert len(asked) == 3
 
 

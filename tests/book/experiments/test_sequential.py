@@ -15,6 +15,7 @@ from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork, Path
 from tfp_gaps.sequences import Batch, Sequences
+from tfp_gaps.sequential import fitting
 from tfp_gaps.training import Settings
 
 TIME, COUNT = 4, 16
@@ -101,7 +102,7 @@ def test_the_warm_up_of_the_settings_weighs_the_divergence(model):
 def test_the_validation_loss_weighs_the_divergence_by_one_for_every_replica():
     # At w = 0 zeros cost TIME (ln 2 pi / 2 + cost), whatever the noise.
     model = LinearGaussianStateSpace(LinearGaussian(0.9, 0.5, 1.0, 1.0, 2.0), num_replicas=2)
-    loss = sequential.validation_loss(model, Level(cost=3.0), constant(0.0))
+    loss = fitting.validation_loss(model, Level(cost=3.0), constant(0.0))
     np.testing.assert_allclose(loss(), [TIME * (HALF_LOG + 3.0)] * 2, rtol=1e-5)
 
 

@@ -148,13 +148,13 @@ def test_fans_run_from_the_last_seen_step():
         past, truth, [band], limits=(-2, 2), spoken="a fan", step=0.5, across="hours", up="cars"
     )
     page = BeautifulSoup(picture, "html.parser")
-    # Steps at -1, -.5, 0, .5 and 1 across 520; the area is 260 high.
-    assert "M390 130L520 260L520 130L390 0z" in picture
-    assert page.select_one(".line")["d"] == "M390 65L520 195"
-    assert page.select_one(".dots")["d"] == "M390 65h0M520 195h0"
+    # Steps at -1, -.5, 0, .5 and 1 across 520, and room for half a step; the area is 260 high.
+    assert "M346.7 130L462.2 260L462.2 130L346.7 0z" in picture
+    assert page.select_one(".line")["d"] == "M346.7 65L462.2 195"
+    assert page.select_one(".dots")["d"] == "M346.7 65h0M462.2 195h0"
     texts = [tag.text for tag in page.select("text")]
     assert texts[:3] == ["−1", "−0.5", "0"] and texts[-2:] == ["hours", "cars"]
-    assert page.select_one(".area")["data-across"] == "-1 1"
+    assert page.select_one(".area")["data-across"] == "-1 1.25"
 
 
 @pytest.mark.parametrize(

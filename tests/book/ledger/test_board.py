@@ -69,12 +69,13 @@ def test_without_javascript_no_control_is_shown_and_no_row_hidden():
 def test_criteria_are_folded_under_what_decided():
     page = parsed(board.table(ROWS))
     summary = page.select_one("#C01 summary")
-    assert summary.text == "wetness: 3.00 ± 0.10"
+    assert summary.text == "3.00 ± 0.10: wetness"
     inside = page.select_one("#C01 details").text
     for words in ("99 %: 2.74 to 3.26", "at least 1, margin 0.5", "wet is wet", "Does not survive"):
         assert words in inside
     assert "touch it" in page.select_one("#C04 details").text
-    former = page.select_one("#C05 details").text
+    former = page.select_one("#C05 details details").text
+    assert former.startswith("History of the criteria")
     assert "0.1 ± 0.2 [at least 2: failed]" in former and "too strict" in former
     assert "C01 is wet &amp; cold." in board.table(ROWS)
 

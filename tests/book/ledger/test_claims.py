@@ -20,7 +20,14 @@ from tfp_gaps.book.ledger.claims import MIME, ClaimsError, Criterion
 from tfp_gaps.estimate import Estimate
 
 BOOK = pathlib.Path(__file__).resolve().parent.parent.parent.parent / "book"
-SOURCES = {"soelch2021tale", "bayer2021mind", "cremer2018inference", "kayalibay2021less"}
+SOURCES = {
+    "soelch2021tale",
+    "bayer2021mind",
+    "cremer2018inference",
+    "kayalibay2021less",
+    "becker2022uncertainty",
+    "chagneux2022amortized",
+}
 OWN = ("contributors2026tale",)
 """Source of the claims that this book adds."""
 
@@ -417,6 +424,16 @@ def test_record_shows_plain_text_outside_a_notebook(book, capsys):
     assert "the caveat falls" in shown
 
 
+def test_limits_stand_in_the_table_and_a_fallen_caveat_is_struck_out(tmp_path):
+    limited = {**TESTED, "limits": ["Salt & ice were not tried."]}
+    claim = claims.load(write_claims(tmp_path, [limited]))["C01"]
+    fallen = view.record_html(claims.Record(claim, WET))
+    assert "Limit: Salt &amp; ice were not tried." in fallen
+    assert "<s>Not warm.</s>" in fallen
+    standing = view.record_html(claims.Record(claim, {**WET, "heat": Estimate(1.0)}))
+    assert "<p>Not warm.</p>" in standing and "<s>" not in standing
+
+
 def test_record_in_a_notebook_carries_anchor_text_and_data(book, monkeypatch):
     displayed = []
     monkeypatch.setattr("IPython.get_ipython", lambda: object())
@@ -471,6 +488,11 @@ def test_the_text_gets_its_numbers_under_the_chapters_name(book, displayed):
         for bundle, metadata in displayed
     }
     assert glued == {"water-depth": "2.00 ± 0.50"}
+
+
+def test_a_number_is_glued_with_a_true_minus_and_a_word_with_its_hyphen(book, displayed):
+    Ledger("water", book / "claims.yml").put("depth", "-2.0 ± 0.5, 3e-10 in a deep-sea 200-200")
+    assert ast.literal_eval(*displayed[-1][0].values()) == "−2.0 ± 0.5, 3e-10 in a deep-sea 200-200"
 
 
 # --- the file ----------------------------------------------------------------------------------
@@ -655,7 +677,7 @@ def test_scorecard_of_measured_and_planned_claims(book):
         zip(claims.VERDICTS, (0, 1, 0, 0, 1, 0), strict=True)
     )
     assert scorecard.summary_line(rows) == (
-        "1/2 claims reproduced (1 of them with qualification), 0 different, 0 undecided, "
+        "1 of 2 claims reproduced (1 of them with qualification), 0 different, 0 undecided, "
         "1 not tested; and 0 identities"
     )
 
@@ -665,9 +687,9 @@ def test_scorecard_of_measured_and_planned_claims(book):
 
 def test_the_books_ledger_holds_all_claims():
     entries = claims.load(BOOK / "claims.yml")
-    assert list(entries) == [f"C{number:02d}" for number in range(1, 71)]
+    assert list(entries) == [f"C{number:02d}" for number in range(1, 78)]
     own = {id_ for id_, claim in entries.items() if claim.source == OWN}
-    assert own == {f"C{number}" for number in range(64, 70)}
+    assert own == {f"C{number}" for number in (*range(64, 70), *range(71, 76))}
     theirs = (claim.source for id_, claim in entries.items() if id_ not in own)
     assert {key for source in theirs for key in source} <= SOURCES
 

@@ -244,7 +244,7 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
             _kept(
                 checkpoint_folder,
                 f"evidence-{r}",
-                _digest(size, models[r], own[r], fresh[r]),
+                (size, models[r], own[r], fresh[r]),
                 lambda r=r: measured(r),
             )
             for r in numbers
@@ -253,10 +253,14 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
     }
 
 
-def _kept(folder, name, fingerprint, compute):
-    """A JSON-serialisable dict that a run which was killed need not compute again."""
+def _kept(folder, name, measured, compute):
+    """A JSON-serialisable dict that a run which was killed need not compute again.
+
+    It is taken only if the size and the modules in `measured` are those it was computed of.
+    """
     if folder is None:
         return compute()
+    fingerprint = _digest(*measured)
     path = Path(folder) / f"{name}.npz"
     if path.exists():
         kept = storage.read_arrays(path)[1]

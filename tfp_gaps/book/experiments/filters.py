@@ -45,6 +45,7 @@ from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Batch, Sequences
+from tfp_gaps.sequential import fitting
 from tfp_gaps.training import Settings
 
 VARIANTS = ("linear-gaussian", "traffic")
@@ -306,7 +307,7 @@ def fit_partial(problem, size, *, seeds, **options):
         conditions=LookAhead(0),
         seeds=replica_seeds(seeds, "initial network"),
     )
-    loss = sequential.negative_elbo(problem.model, network)
+    loss = fitting.negative_elbo(problem.model, network)
     return network, _fit(loss, network, problem, size, seeds, "partial", options)
 
 

@@ -15,13 +15,13 @@ from scipy import stats
 
 from tfp_gaps import _checks, bounds, training
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.book.experiments.sequential import negative_elbo
 from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.models.state_space import LinearGaussianStateSpace
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork, Path
 from tfp_gaps.sequences import Batch
+from tfp_gaps.sequential.fitting import negative_elbo
 
 NETWORKS = ("linear", "recurrent")
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from tfp_gaps import training
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.bounds import elbo_terms
 from tfp_gaps.models.state_space import StateSpace
-from tfp_gaps.networks import for_replicas, replica_normal, replica_seeds
+from tfp_gaps.networks import replica_normal, replica_seeds
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+from tfp_gaps.sequential.fitting import negative_elbo, validation_loss
 
 
 @dataclass(frozen=True)
@@ -166,38 +166,3 @@ def draw_paths(fitted, batch, seeds):
     noise = replica_normal([time, size, fitted.model.latent_size], seeds, axis=1)
     context = fitted.network.context(batch)
     return fitted.network.sample_path(fitted.model, context, noise, controls=batch.controls).latents
-
-
-def validation_loss(model, network, sequences, *, draws=2):
-    """A function () -> [replicas]: minus the ELBO on held-out sequences, nats per sequence.
-
-    The noise is the same in every call, so that two looks differ by the parameters alone.
-    """
-    data = sequences.batch.map(tf.constant)
-    loss = negative_elbo(model, network)
-    seeds = replica_seeds(range(draws), "validation")
-
-    @tf.function
-    def evaluate():
-        batch = for_replicas(data, model.num_replicas)
-        rows = [tf.repeat(seeds[i : i + 1], model.num_replicas, axis=0) for i in range(draws)]
-        return tf.add_n([loss(batch, row, 1.0) for row in rows]) / draws
-
-    return lambda: evaluate().numpy()
-
-
-def negative_elbo(model, posterior):
-    """The loss (batch, seeds, kl_weight) -> [replicas], nats per sequence; see `training.fit`.
-
-    `batch` is a `Batch` of tensors [time, replicas, batch, channels] of any type.
-    """
-
-    def loss(batch, seeds, kl_weight):
-        time, _, size, _ = batch.observations.shape
-        noise = replica_normal([time, size, model.latent_size], seeds, axis=1)
-        floats = batch.map(lambda part: tf.cast(part, tf.float32))
-        log_likelihood, divergence = elbo_terms(model, posterior, floats, noise)
-        per_sequence = tf.reduce_sum(kl_weight * divergence - log_likelihood, 0)
-        return tf.reduce_mean(per_sequence, -1)
-
-    return loss

@@ -40,6 +40,7 @@ from tfp_gaps.book.experiments import sequential
 from tfp_gaps.networks import for_replicas, replica_seeds
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+from tfp_gaps.sequential import fitting
 
 HORIZONS = (1, 3, 6, 12)
 PARTS = {"train": 0, "validation": 1, "test": 2}
@@ -232,7 +233,7 @@ def learn(task, size, explored, *, conditions, seeds, known=None, **options):
 def elbo_of(fitted, explored, size):
     """On the validation episodes, nats per step: one float per seed."""
     held_out = explored["validation"].sequences
-    loss = sequential.validation_loss(fitted.model, fitted.network, held_out)
+    loss = fitting.validation_loss(fitted.model, fitted.network, held_out)
     return (-np.asarray(loss()) / size.num_timesteps).tolist()
 
 

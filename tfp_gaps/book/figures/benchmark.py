@@ -25,7 +25,7 @@ BARS = 2.0
 """Half width of bars and bands in standard errors."""
 
 _MARKERS = ("o-", "s--", "^:", "D-.")
-_CURVE_COLOURS = ("full", "shared", "posterior_b", "moment_matched")
+_CURVE_COLOURS = ("#000000", "#777777", "#000000", "#777777")  # teal and purple mean conditions
 _SCORES = {"rmse": "RMSE", "crps": "CRPS"}
 
 
@@ -54,7 +54,7 @@ def look_ahead_curve(stored_results, quantities, *, unit="nats per window"):
     sentences = []
     for (quantity, label), marker, colour in zip(quantities.items(), _MARKERS, _CURVE_COLOURS):
         estimates = [over_seeds(result, quantity) for result in stored_results]
-        _error_bars(axis, positions, estimates, marker, figures.COLOURS[colour], label)
+        _error_bars(axis, positions, estimates, marker, colour, label)
         sentences.append(f"{label}: {_listed(estimates)} {unit}.")
     axis.set(xticks=positions, xticklabels=labels, xlabel="look-ahead $k$", ylabel=unit)
     axis.margins(x=0.08)
@@ -161,7 +161,7 @@ def sweep_curve(differences, *, xlabel, ylabel="full minus partial, nats per win
         shift = 0.08 * (index - (len(differences) - 1) / 2)
         positions = [settings.index(x) + shift for x in series]
         marker, estimates = _MARKERS[index], list(series.values())
-        _error_bars(axis, positions, estimates, marker, figures.COLOURS[colour], label)
+        _error_bars(axis, positions, estimates, marker, colour, label)
         values = "; ".join(f"at {x}: {estimate}" for x, estimate in series.items())
         sentences.append(f"{label}: {values}." if label else f"{values[0].upper()}{values[1:]}.")
     axis.set(xticks=range(len(settings)), xticklabels=map(str, settings))
@@ -263,13 +263,13 @@ def with_interval(estimate, unit):
     >>> with_interval(Estimate(8.964, 0.31, 8, "seeds"), "nats")
     '9.0 nats (99 % interval 7.9 to 10.0)'
     >>> with_interval(Estimate(-0.01, 0.01), "%")
-    '-0.010 % (99 % interval -0.036 to 0.016)'
+    '−0.010 % (99 % interval −0.036 to 0.016)'
     """
     low, high = estimate.confidence_interval()
     half = (high - low) / 2
     digits = max(0, 1 - math.floor(math.log10(half))) if half else 3
     value, low, high = (f"{round(x, digits) + 0.0:.{digits}f}" for x in (estimate.value, low, high))
-    return f"{value} {unit} (99 % interval {low} to {high})"
+    return f"{value} {unit} (99 % interval {low} to {high})".replace("-", "−")
 
 
 _VERDICT_MARKS = {
@@ -295,7 +295,7 @@ def verdicts(records, *, limits=(-8.0, 16.0)):
     """
     rows = [len(record.claim.criteria) for record in records.values()]
     fig, axes = plt.subplots(
-        len(rows), 1, figsize=(figures.WIDTH, 0.62 * sum(rows) + 0.75 * len(rows)),
+        len(rows), 1, figsize=(figures.WIDTH, 0.64 * sum(rows) + 0.95 * len(rows)),
         sharex=True, squeeze=False, height_ratios=rows,
     )  # fmt: skip
     sentences = []
@@ -303,10 +303,11 @@ def verdicts(records, *, limits=(-8.0, 16.0)):
         axis.axvspan(0, 1, color="0.9", linewidth=0)
         axis.axvline(0, color="0.4", linewidth=1)
         axis.set(title=title, ylim=(0.6 - len(record.claim.criteria), 0.85), xlim=limits, yticks=[])
+        axis.tick_params(labelbottom=True)
         axis.spines["left"].set_visible(False)
         told = [_verdict_row(axis, -i, record, c) for i, c in enumerate(record.claim.criteria)]
         sentences.append(f"{title}. {'; '.join(told)}.")
-    axes[-1, 0].set_xlabel("effect as claimed, in multiples of the smallest that matters")
+    axes[-1, 0].set_xlabel("full better →, in multiples of the smallest effect that matters")
     return fig, " ".join(sentences)
 
 
@@ -327,7 +328,10 @@ def _verdict_row(axis, height, record, criterion):
     unit = what.rsplit(", ", 1)[1].replace("percent", "%").split(" per ")[0]
     told = with_interval(estimate, unit).replace("99 % interval ", "")
     words = f"{data.split(', ')[0]}: {told}, {outcome}"
-    axis.text(0, height + 0.22, words, transform=axis.get_yaxis_transform(), fontsize=10.5)
+    # White behind the words, so that neither line nor band runs through them.
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+    place = axis.get_yaxis_transform()
+    axis.text(0, height + 0.22, words, transform=place, fontsize=10.5, bbox=paper)
     return words
 
 

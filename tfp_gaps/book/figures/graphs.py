@@ -16,7 +16,8 @@ from tfp_gaps.exact.conditions import conditions
 
 _STEPS = 4
 _NOW = 1
-"""Row of the conditions that is drawn: one step before it, two after."""
+"""Row of the conditions that is drawn: one step before it, two after. Where the first step sees
+something else than the others, it is the first."""
 
 RULES = {
     "partial": {"first": None, "last": 0},
@@ -25,7 +26,7 @@ RULES = {
 }
 """The q of the book, as arguments of `exact.conditions.conditions`."""
 
-SPLITS = {"told C": False, "told everything": True}
+SPLITS = {"shown C": False, "shown everything": True}
 """The q without time: whether it sees what is left out of C."""
 
 
@@ -39,6 +40,7 @@ class _Node(NamedTuple):
     label: str
     seen: bool
     spoken: str
+    is_later: bool = False
 
 
 def graph(name):
@@ -58,15 +60,21 @@ def graph(name):
     rule = RULES.get(name) or literature.SCHEMES.get(name)
     if rule is None:
         raise ValueError(f"name must be one of {'; '.join(NAMES)}, but is {name!r}.")
-    seen = conditions(_STEPS, **rule)
-    labels = ("x", "t−1"), ("x", "t"), ("x", "t+1"), ("x", "t+2")
+    seen, now = conditions(_STEPS, **rule), 0 if "start" in rule else _NOW
+    times = ("1", "2", "3", "4") if "start" in rule else ("t−1", "t", "t+1", "t+2")
     nodes = [
-        _Node(28 + 54 * place, 24, _indexed(*label), bool(is_seen), "".join(label))
-        for place, (label, is_seen) in enumerate(zip(labels, seen.observations[_NOW], strict=True))
+        _Node(28 + 54 * place, 24, _indexed("x", time), bool(is_seen), f"x{time}", place > now)
+        for place, (time, is_seen) in enumerate(zip(times, seen.observations[now], strict=True))
     ]
-    earlier = bool(seen.latents[_NOW, _NOW - 1])
-    nodes.append(_Node(28, 92, _indexed("z", "t−1"), earlier, "z t−1"))
-    return _draw(name, nodes, (82, 92), _indexed("z", "t"), 218)
+    if now:
+        earlier = bool(seen.latents[now, now - 1])
+        nodes.append(_Node(28, 92, _indexed("z", "t−1"), earlier, "z t−1"))
+    return _draw(title(name), nodes, (28 + 54 * now, 92), _indexed("z", times[now]), 218)
+
+
+def title(name):
+    """The words below a graph: those of the figures where it is a scheme."""
+    return literature.TITLES.get(name, name)
 
 
 def _static(name):
@@ -84,7 +92,7 @@ def _draw(name, nodes, target, label, width):
     spoken = f"q, {name}: z depends on {', '.join(sees)}"
     spoken += f"; the arrows from {', '.join(lacks)} are missing." if lacks else "; none is missing"
     kind = "partial" if lacks else "full"
-    if lacks and any("t+" in node for node in sees):
+    if lacks and any(node.seen and node.is_later for node in nodes):
         kind = "semi"
     shapes = "".join(_arrow(node, target) + _circle(node) for node in nodes)
     x, y = target

@@ -22,16 +22,6 @@ KINDS = {
 }
 """What a cell means, and its colour."""
 
-TITLES = {
-    "all": "all observations",
-    "all, no latents": "all, without latents",
-    "start, then present": "start, then the present",
-    "past and present": "past and present",
-    "present": "present and latents",
-    "past, no latents": "past, without latents",
-}
-"""How a figure calls each of `literature.SCHEMES`."""
-
 _STYLE = """
 #NAME select{font:inherit;color:inherit;padding:.3rem;margin:.2rem 0 .7rem;width:100%;
  background:var(--pst-color-background,transparent);border:1px solid currentColor}
@@ -63,8 +53,11 @@ def cells(seen):
 
 def grids(num_timesteps=6):
     """Figure with one grid for each scheme."""
-    fig, panels = plt.subplots(3, 2, figsize=(WIDTH, 5.9))
-    for axes, name in zip(panels.flat, literature.SCHEMES, strict=True):
+    rows = -(-len(literature.SCHEMES) // 2)
+    fig, panels = plt.subplots(rows, 2, figsize=(WIDTH, 2 * rows))
+    for axes in panels.flat[len(literature.SCHEMES) :]:
+        axes.remove()
+    for axes, name in zip(panels.flat, literature.SCHEMES, strict=False):
         found = cells(literature.scheme(name, num_timesteps))
         for kind, (_, colour) in KINDS.items():
             rows, columns = np.nonzero(found == kind)
@@ -83,7 +76,7 @@ def grids(num_timesteps=6):
             yticklabels=["$t=1$", f"$t={last}$"],
             aspect="equal",
         )
-        axes.set_title(TITLES[name], fontsize=12)
+        axes.set_title(literature.TITLES[name], fontsize=12)
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
@@ -128,17 +121,18 @@ def chooser(rows, chosen, num_timesteps=6):
     content = (
         f'<label for="scheme-model">Model</label><select id="scheme-model">{options}</select>'
         f'<div aria-live="polite">{sections}</div>'
+        f"{page.legend([(colour, label) for label, colour in KINDS.values()])}"
     )
     return page.widget("scheme-chooser", content, _SCRIPT, style=_STYLE)
 
 
 def _section(index, model, measured, num_timesteps):
     numbers = [
-        (what, f"{value:.4f} nats per step")
+        (what, f"{abs(value):.4f} nats per step")
         for label, each in measured.items()
         for what, value in (
             (f"gap on {label}", each[model.scheme].gap),
-            ("likelihood lost by learning", abs(each[model.scheme].loss)),
+            ("likelihood lost by learning", each[model.scheme].loss),
         )
     ]
     return (

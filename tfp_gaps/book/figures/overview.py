@@ -25,6 +25,7 @@ PLACES = {
     "digits": ("conditioning",),
     "real-data": ("conditioning",),
     "literature": ("conditioning",),
+    "kl-balancing": ("conditioning",),
     "control": ("conditioning",),
     "world-models": ("conditioning",),
     "remedies": PARTS,
@@ -40,7 +41,7 @@ _CAUSES = dict(
         PARTS,
         (
             "the family is too small",
-            "the network is not told everything",
+            "the network is not shown everything",
             "the network is too small",
             "it is not trained to its best",
         ),
@@ -50,7 +51,7 @@ _CAUSES = dict(
 _LEVELS = (
     ("evidence", "ln p(x)"),
     ("best q of the family", "for each x by itself"),
-    ("best q of the family", "that is told only C"),
+    ("best q of the family", "that is shown only C"),
     ("best network", "of this size"),
     ("ELBO", "of the network at hand"),
 )

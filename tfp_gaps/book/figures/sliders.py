@@ -21,7 +21,7 @@ CURVES = (
     ("marginal", "p(z | C), their mixture", ""),
     ("moment_matched", "moment-matched Gaussian", "8 4"),
     ("mode_seeking", "mode-seeking Gaussian", "2 4"),
-    ("shared", "shared posterior q_C", ""),
+    ("shared", "shared posterior", ""),
 )
 """Key into `figures.COLOURS`, label and dash pattern of each curve of the bit, as drawn."""
 
@@ -138,7 +138,7 @@ def bit_slider(distance=4.0, width=0.5):
                 distance,
                 f"{distance:.1f}",
             )
-            + page.slide("bit-width", "Width of both (sd)", 0.2, 2, 0.05, width, f"{width:.2f}")
+            + page.slide("bit-width", "Width of both", 0.2, 2, 0.05, width, f"{width:.2f}")
         )
         + page.numbers(_bit_numbers(world))
         + page.state("The controls need JavaScript; this is one setting.")
@@ -151,8 +151,8 @@ def _bit_numbers(world):
     """What the script prints, at the start."""
     values = (
         ("overlap of the two", world.overlap()),
-        ("sd of the shared posterior", world.shared_posterior().scale),
-        ("sd of p(z | C)", world.moment_matched().scale),
+        ("width of the shared posterior", world.shared_posterior().scale),
+        ("width of the mixture", world.moment_matched().scale),
         ("missing information, nats", world.mutual_information()),
         ("conditioning gap, nats", world.conditioning_gap()),
     )
@@ -256,7 +256,8 @@ def fans(
     )
     length = _checks.positive_float(step, "step")
     before, after = length * np.arange(1 - len(past), 1), length * np.arange(1, len(truth) + 1)
-    axes = drawing.Axes((before[0], after[-1]), drawing.limits(limits, "limits"))
+    # Half a step of room, so that the last dot is whole.
+    axes = drawing.Axes((before[0], after[-1] + length / 2), drawing.limits(limits, "limits"))
     drawn = ""
     for lower, middle, upper, colour in bands:
         edges = [_checks.finite_array(x, "band", ndim=1) for x in (lower, middle, upper)]

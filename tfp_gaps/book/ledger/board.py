@@ -24,6 +24,8 @@ SOURCE_NAMES = {
     "bayer2021mind": "Bayer et al. 2021",
     "cremer2018inference": "Cremer et al. 2018",
     "kayalibay2021less": "Kayalibay et al. 2021",
+    "becker2022uncertainty": "Becker and Neumann 2022",
+    "chagneux2022amortized": "Chagneux et al. 2022",
     "contributors2026tale": "this book",
 }
 
@@ -38,8 +40,9 @@ def table(rows):
     body = "".join(_row(row, place) for place, row in enumerate(ordered))
     head = '<th scope="col">Claim, and what was measured</th><th scope="col">Verdict</th>'
     return view.block(
-        f"{_controls(rows)}<table class='scorecard-table'><caption>All claims, what failed first"
-        f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f"{_controls(rows)}<table class='scorecard-table'>"
+        f"<caption>All claims; failed claims come first</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 
@@ -98,31 +101,44 @@ def _folded(row):
     if row.record is None:
         return f"<details><summary>What it would take</summary><p>{escape(row.note)}</p></details>"
     parts = [_condition(row.record, *each) for each in view.conditions(row.claim)]
-    parts += [_planned(each) for each in row.claim.planned]
-    parts += [_former(each) for each in row.claim.was]
-    parts += [f'<p class="small">{escape(words)}</p>' for words in _remarks(row)]
+    parts += [f'<p class="small">{view.words(words)}</p>' for words in _remarks(row)]
+    parts += _within("Set, not measured yet", [_planned(each) for each in row.claim.planned])
+    parts += _within("History of the criteria", [_former(each) for each in row.claim.was])
     summary = _headline(row)
     return f"<details><summary>{summary}</summary>{''.join(parts)}</details>"
 
 
+def _within(title, parts):
+    """Paragraphs under a fold of their own; nothing if there are none."""
+    if not parts:
+        return []
+    return [f"<details><summary>{title}</summary>{''.join(parts)}</details>"]
+
+
 def _headline(row):
-    """The criterion that decided: the first that came out as the claim did, or the first of all."""
+    """The criterion that decided: the first that came out as the claim did, or the first of all.
+
+    The value comes first, since a narrow page cuts the end of the line. Of several criteria it says
+    how many came out alike.
+    """
     criteria = row.claim.criteria
-    deciding = [each for each in criteria if row.record.outcome(each) == row.verdict]
-    chosen = (deciding or criteria)[0]
-    more = len(view.conditions(row.claim)) - 1
-    others = f" <span>(and {more} more)</span>" if more else ""
-    return f"{escape(chosen.name)}: {row.record.estimates[chosen.name]}{others}"
+    outcomes = [row.record.outcome(each) for each in criteria]
+    place = outcomes.index(row.verdict) if row.verdict in outcomes else 0
+    chosen, alike = criteria[place], outcomes.count(outcomes[place])
+    among = f" <span>({alike} of {len(criteria)} criteria: {outcomes[place]})</span>"
+    shown = f"{view.value(row.record.estimates[chosen.name])}: {view.words(chosen.name)}"
+    return f"{shown}{among if len(criteria) > 1 else ''}"
 
 
 def _condition(record, criterion, is_caveat):
     estimate = record.estimates[criterion.name]
-    text = f" {escape(criterion.text)}" if is_caveat else ""
+    text = f" {view.caveat_text(record, criterion)}" if is_caveat else ""
     return (
-        f"<p>{'Caveat: ' if is_caveat else ''}{escape(criterion.name)}: "
-        f"{estimate}{view.kind_of_error(estimate)}. Asked: {escape(criterion.requirement())}. "
-        f"<strong>{view.outcome(record, criterion, is_caveat)}</strong>{text}<br>"
-        f'<span class="small">{escape(criterion.why)} Set: {criterion.set[:10]}.</span></p>'
+        f"<p>{'Caveat: ' if is_caveat else ''}{view.words(criterion.name)}: "
+        f"{view.value(estimate)}{view.kind_of_error(estimate)}. "
+        f"Asked: {view.words(criterion.requirement())}. "
+        f"{view.decided(record, criterion, is_caveat)}{text}<br>"
+        f'<span class="small">{view.words(criterion.why)} Set: {criterion.set[:10]}.</span></p>'
     )
 
 
@@ -142,7 +158,7 @@ def _planned(criterion):
     """A criterion that was set before its runs, which are not stored yet: it decides nothing."""
     return (
         f'<p class="small">Set on {criterion.set[:10]}, not measured yet: '
-        f"{escape(criterion.name)} [{escape(criterion.requirement())}].</p>"
+        f"{view.words(criterion.name)} [{view.words(criterion.requirement())}].</p>"
     )
 
 
@@ -151,8 +167,8 @@ def _former(former):
     asked = f"{former.rule.removesuffix('_se').replace('_', ' ')} {former.bound:g}"
     return (
         f'<p class="small">Until {former.until}{", a caveat" if former.text else ""}: '
-        f"{escape(former.name)}: {former.found} [{asked}: {former.outcome}]. "
-        f"{escape(former.why)}</p>"
+        f"{view.words(former.name)}: {former.found} [{asked}: {former.outcome}]. "
+        f"{view.words(former.why)}</p>"
     )
 
 
@@ -160,7 +176,7 @@ def _former(former):
 
 
 def _controls(rows):
-    chapters = sorted({row.claim.chapter or "none" for row in rows})
+    chapters = sorted({row.claim.chapter for row in rows if row.claim.chapter})
     sources = sorted({key for row in rows for key in row.claim.source})
     return (
         '<form class="scorecard-controls" hidden><label>Search '

@@ -600,13 +600,14 @@ class Ledger:
             )
 
     def put(self, name, value):
-        """Glue `str(value)`, which the text shows by {glue:text}`CHAPTER-NAME`.
+        """Glue `str(value)`, with a true minus; the text shows it by {glue:text}`CHAPTER-NAME`.
 
         The output is that of `myst_nb.glue`, which hosted notebooks lack.
         """
         prefix = "application/papermill.record/"
         scrapbook = {"name": f"{self.chapter}-{name}", "mime_prefix": prefix}
-        _display({f"{prefix}text/plain": repr(str(value))}, metadata={"scrapbook": scrapbook})
+        text = re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", str(value))
+        _display({f"{prefix}text/plain": repr(text)}, metadata={"scrapbook": scrapbook})
 
     def record(self, claim_id, measured):
         """Decide a claim from its measurements and display the record.

@@ -167,7 +167,7 @@ def summary_line(rows):
     totals = verdict_totals(rows)
     reproduced = totals[REPRODUCED] + totals[QUALIFIED]
     return (
-        f"{reproduced}/{len(rows) - totals[IDENTITY]} claims reproduced ({totals[QUALIFIED]} of "
+        f"{reproduced} of {len(rows) - totals[IDENTITY]} claims reproduced ({totals[QUALIFIED]} of "
         f"them with qualification), {totals[DIFFERENT]} different, {totals[UNDECIDED]} undecided, "
         f"{totals[NOT_TESTED]} not tested; and {totals[IDENTITY]} identities"
     )

@@ -5,7 +5,12 @@ blocks (each cell then carries its column's name), so a phone needs no sideways 
 styles use the page's own text colour and work on light and dark pages. `board` is the scorecard.
 """
 
+import math
+import re
 from html import escape
+
+ROUNDING = 1e-12
+"""An exact value that is smaller is zero but for rounding."""
 
 _SYMBOLS = {
     "reproduced": "\N{CHECK MARK}",
@@ -57,6 +62,7 @@ def record_text(record):
             f"  {criterion.name}: {record.estimates[criterion.name]} "
             f"[{criterion.requirement()}: {outcome(record, criterion, is_caveat)}]"
         )
+    lines += [f"  limit: {text}" for text in record.claim.limits]
     return "\n".join(lines)
 
 
@@ -64,6 +70,7 @@ def record_html(record):
     """Return a record as an HTML table with the anchor `claim-<id>`."""
     claim = record.claim
     rows = [_condition_row(record, *condition) for condition in conditions(claim)]
+    rows += [_limit_row(text) for text in claim.limits]
     number = f'<a class="claim-number" href="scorecard.html#{claim.id}">{claim.id}</a>'
     statement = f"{number} {escape(claim.statement)}"
     caption = f"{statement}<br>{badge(record.verdict)}"
@@ -92,25 +99,68 @@ def outcome(record, criterion, is_caveat):
 def _condition_row(record, criterion, is_caveat):
     estimate = record.estimates[criterion.name]
     label = "Caveat: " if is_caveat else ""
-    text = f"<p>{escape(criterion.text)}</p>" if is_caveat else ""
+    text = f"<p>{caveat_text(record, criterion)}</p>" if is_caveat else ""
     return [
-        f"{label}{escape(criterion.name)}{text}",
-        f"{estimate}{kind_of_error(estimate)}",
-        f"<p>{escape(criterion.requirement())}: "
-        f"<strong>{outcome(record, criterion, is_caveat)}</strong></p>"
-        f'<p class="small">{escape(criterion.why)} Set: {criterion.set[:10]}.</p>',
+        f"{label}{words(criterion.name)}{text}",
+        f"{value(estimate)}{kind_of_error(estimate)}",
+        f"<p>{words(criterion.requirement())}: {decided(record, criterion, is_caveat)}</p>"
+        f'<p class="small">{words(criterion.why)} Set: {criterion.set[:10]}.</p>',
     ]
 
 
+def caveat_text(record, criterion):
+    """The words of a caveat as HTML; struck out if it falls, or it would read as if it held."""
+    fallen = record.outcome(criterion) == "different"
+    return f"<s>{words(criterion.text)}</s>" if fallen else words(criterion.text)
+
+
+def _limit_row(text):
+    """What qualifies a verdict without a measurement."""
+    return [
+        f"Limit: {words(text)}",
+        "not measured here",
+        "<p>Set in words; <strong>it qualifies the verdict</strong>.</p>",
+    ]
+
+
+def words(text):
+    """A text of claims.yml as HTML, with the leading zeros that the names of criteria lack.
+
+    >>> words("sigma = .05 & less")
+    'sigma = 0.05 &amp; less'
+    """
+    return re.sub(r"(?<![\w.])\.(?=\d)", "0.", escape(text))
+
+
+def value(estimate):
+    """A measured value as HTML, with a true minus; what is zero to rounding says so.
+
+    >>> from tfp_gaps.estimate import Estimate
+    >>> value(Estimate(-2.0, 0.1)), value(Estimate.exact(1e-21))
+    ('−2.00 ± 0.10', '0 to rounding')
+    """
+    if estimate.standard_error == 0 and 0 < abs(estimate.value) < ROUNDING:
+        return "0 to rounding"
+    return re.sub(r"^-", "\N{MINUS SIGN}", str(estimate))
+
+
+def decided(record, criterion, is_caveat):
+    """What became of a criterion, as HTML: the word is bold, what it lacks is not."""
+    word, colon, rest = outcome(record, criterion, is_caveat).partition(":")
+    return f"<strong>{word}</strong>{colon}{rest}"
+
+
 def kind_of_error(estimate):
-    """Say which error it is, where there is one, and its interval."""
+    """Say which error it is, where there is one, and its interval to the digits of the error."""
     if estimate.standard_error == 0:
         return ""
-    low, high = estimate.confidence_interval()
+    digits = max(0, 1 - math.floor(math.log10(estimate.standard_error)))
+    ends = (f"{round(end, digits) + 0.0:.{digits}f}" for end in estimate.confidence_interval())
+    low, high = (end.replace("-", "\N{MINUS SIGN}") for end in ends)
     kind = f"{escape(estimate.kind)}; " if estimate.kind else ""
     below, above = estimate.slack
     widened = f", widened by {below:.2g} below and {above:.2g} above" if below or above else ""
-    return f" ({kind}99 %: {low:.3g} to {high:.3g}{widened})"
+    return f" ({kind}99 %: {low} to {high}{widened})"
 
 
 def badge(verdict):

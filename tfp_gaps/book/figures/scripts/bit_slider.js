@@ -55,7 +55,7 @@ function show() {
   tell(width, s.toFixed(2));
   Object.assign(root.dataset, {mean, spread});
   say(`Two full posteriors with means ${fixed(-m, 2)} and ${fixed(m, 2)} and width ${s.toFixed(2)}. The shared `
-    + `posterior is centred at 0 with width ${s.toFixed(2)}; the mixture has standard deviation ${sd.toFixed(2)}; `
+    + `posterior is centred at 0 with width ${s.toFixed(2)}; the mixture has width ${sd.toFixed(2)}; `
     + `the mode-seeking Gaussian has mean ${fixed(mean, 2)} and width ${spread.toFixed(2)}; the conditioning gap `
     + `is ${found[4].toFixed(2)} nats.`);
 }

@@ -26,7 +26,7 @@ function show() {
   tell(step, `${revealed} of ${states.length}`);
   say(`After ${revealed} ${revealed === 1 ? "step" : "steps"} the state has left the 95 % band of the `
     + names.map((name, i) => `${words[i]} ${missed[name]} ${missed[name] === 1 ? "time" : "times"}`).join(", of the ")
-    + `. A right band misses 5 % of all steps; over all such sequences the partial q misses ${data.expected} %.`);
+    + `. A calibrated band misses 5 % of all steps; over all such sequences the partial q misses ${data.expected} %.`);
 }
 
 function go(to) {

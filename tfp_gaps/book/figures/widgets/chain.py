@@ -33,7 +33,7 @@ def scrub_filter(model=None, num_timesteps=60, seed=73):
     """Reveal a sequence step by step, with three bands and a count of how often each misses.
 
     Args:
-      model: a `LinearGaussian` with one state and one channel; None for the slow chain
+      model: a `LinearGaussian` with one state and one channel; None for the sluggish chain
         (a = .99, Q = .01, R = 1).
       num_timesteps: T.
       seed: of the sequence. With seed 73 filter, partial q and smoother miss 2, 10 and 2 of the 60
@@ -70,7 +70,7 @@ def scrub_filter(model=None, num_timesteps=60, seed=73):
         + page.state("The controls need JavaScript. The picture shows the whole sequence.")
     )
     missed = 1 - exact.online_filter(model, steps).coverage(0.95).mean()
-    shown = data | {"start": max(1, steps // 3), "expected": round(100 * missed)}
+    shown = data | {"start": steps, "expected": round(100 * missed)}
     return HTML(page.widget("scrub-filter", content, page.own_script("scrubber"), data=shown))
 
 
@@ -174,8 +174,8 @@ def learning_drift():
             ["learned memory a", "learned sensor noise R", "likelihood lost, nats per step"],
             frames,
             legend=[
-                ("truth", "log-likelihood: contours, and its top, the truth"),
-                ("partial", "ELBO: contours, and its top, what is learned"),
+                ("truth", "log-likelihood: dotted contours; the dot is its top, the truth"),
+                ("partial", "ELBO: solid contours; the dot is its top, what is learned"),
             ],
         )
     )
