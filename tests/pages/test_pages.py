@@ -238,7 +238,9 @@ def test_the_page_to_print_holds_the_others(site):
     page = parsed(path)
     found = [each["id"] for each in page.select("article > .printed")]
     assert found == [name for name in PAGES if name not in print_page.OMITTED]
-    assert [list(check(path)) for check in (repeated_names, broken_links, broken_files)] == [[]] * 3
+    assert repeated_names(path) == []
+    inner = {link["href"][1:] for link in page.find_all("a", href=re.compile("^#."))}
+    assert inner - {each["id"] for each in page.find_all(id=True)} == set()
     assert not page.select("article script")
     assert all(fold.has_attr("open") for fold in page.select("details.sd-dropdown"))
 
