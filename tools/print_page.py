@@ -26,7 +26,7 @@ def write(folder, pages):
     """
     pages = [name for name in pages if name not in OMITTED]
     frame = _parsed(folder / f"{pages[0]}.html")
-    for contents in frame.select(".bd-sidebar-secondary"):  # of the first page
+    for contents in frame.select(".bd-sidebar-secondary, #jb-print-docs-body"):  # of one page
         contents.decompose()
     whole = frame.find("article")
     whole.clear()

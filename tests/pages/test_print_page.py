@@ -7,7 +7,8 @@ import print_page
 
 PAGE = (
     '<html><head><title>{name}</title></head><body><nav id="menu">x</nav>{body}'
-    '<div class="bd-sidebar-secondary"><a href="#gap">s</a></div></body></html>'
+    '<div class="bd-sidebar-secondary"><a href="#gap">s</a></div>'
+    '<div id="jb-print-docs-body"><a href="#gap">s</a></div></body></html>'
 )
 
 
