@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 
+import print_page
 from tfp_gaps.book.data import packages
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -117,7 +118,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", nargs="*", help="names without .html; all by default")
     arguments = parser.parse_args()
-    wanted = [PAGES / f"{name}.html" for name in arguments.pages] or sorted(PAGES.glob("*.html"))
+    wanted = [PAGES / f"{name}.html" for name in arguments.pages] or [
+        # The page to print says what the others say.
+        path
+        for path in sorted(PAGES.glob("*.html"))
+        if path.name != print_page.NAME
+    ]
     absent = [path.name for path in wanted if not path.is_file()]
     if absent or not wanted:
         raise SystemExit(f"Build the pages first (make html): {absent or PAGES} is not there.")

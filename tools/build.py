@@ -2,8 +2,9 @@
 
 Warnings are errors, missing references are warnings, and a build that ends without a page is a
 failure. No chapter is executed: see _config.yml. What pages take from data is written first, by
-tools/pages.py, and what the theme gets wrong mended afterwards, by tools/polish.py. The buttons
-lead to the remote of this checkout (tools/address.py). One build at a time works in a folder.
+tools/pages.py, and what the theme gets wrong mended afterwards, by tools/polish.py; at last all
+pages are put on one, to print (tools/print_page.py). The buttons lead to the remote of this
+checkout (tools/address.py). One build at a time works in a folder.
 """
 
 import os
@@ -18,7 +19,8 @@ import address
 import mathjax
 import pages
 import polish
-from notebooks import ChapterError, write_text
+import print_page
+from notebooks import ChapterError, toc_pages, write_text
 from tfp_gaps.book import endings, runs
 from tfp_gaps.book.data import packages
 
@@ -55,6 +57,8 @@ def build(folder, root=ROOT, builder="html", repository=None):
         print(f"The build ended well but left no {page}.", file=sys.stderr)
         return 1
     polish.polish_pages(page.parent)
+    if page.is_file():
+        print_page.write(page.parent, toc_pages(root / "_toc.yml"))
     return status
 
 

@@ -34,7 +34,7 @@ NOT_SMALL = {
 }
 """Chapters whose scripts run at the scale of the book only, and why."""
 
-LIMIT = 600
+LIMIT = 1800
 """Seconds that a script may take at smoke size."""
 
 _HEAD = '''"""{title}

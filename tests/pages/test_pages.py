@@ -1,5 +1,6 @@
 """The built pages: nothing broken, unlabelled, unrendered, or fetched from elsewhere."""
 
+import collections
 import functools
 import pathlib
 import re
@@ -12,6 +13,7 @@ from bs4 import BeautifulSoup, NavigableString
 import build
 import mathjax
 import notebooks
+import print_page
 from tfp_gaps.book.figures import overview
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -93,7 +95,20 @@ def foreign_requests(path):
     return [address for address in fetched if re.match(r"(https?:)?//", address)]
 
 
-CHECKS = [broken_links, broken_files, unlabelled_images, unrendered, foreign_requests]
+def repeated_names(path):
+    """Identifiers that stand for more than one element, so that links lead to the first only."""
+    count = collections.Counter(each["id"] for each in parsed(path).find_all(id=True))
+    return [name for name, times in count.items() if times > 1]
+
+
+CHECKS = [
+    broken_links,
+    broken_files,
+    unlabelled_images,
+    unrendered,
+    foreign_requests,
+    repeated_names,
+]
 
 
 # --- the checks themselves -----------------------------------------------------------------------
@@ -121,6 +136,7 @@ CHECKS = [broken_links, broken_files, unlabelled_images, unrendered, foreign_req
         (foreign_requests, '<script src="//cdn.org/a.js"></script>', ["//cdn.org/a.js"]),
         (foreign_requests, '<link rel="icon" href="http://b.org/i">', ["http://b.org/i"]),
         (foreign_requests, "<style>p {background: url('https://c')}</style>", ["https://c"]),
+        (repeated_names, '<p id="a"><p id="b"><p id="a">', ["a"]),
         (foreign_requests, '<a href="https://d.org">d</a><img src="e.png">', []),
     ],
 )
@@ -215,6 +231,16 @@ def test_a_chapter_leads_to_its_folded_verdicts_and_back(site, name):
             assert entry.find("a", href=f"{name}.html{verdict}"), f"{claim} does not lead back"
         else:  # measured in another chapter, or not yet
             assert entry
+
+
+def test_the_page_to_print_holds_the_others(site):
+    path = site / print_page.NAME
+    page = parsed(path)
+    found = [each["id"] for each in page.select("article > .printed")]
+    assert found == [name for name in PAGES if name not in print_page.OMITTED]
+    assert [list(check(path)) for check in (repeated_names, broken_links, broken_files)] == [[]] * 3
+    assert not page.select("article script")
+    assert all(fold.has_attr("open") for fold in page.select("details.sd-dropdown"))
 
 
 def test_what_scrolls_is_reached_by_keyboard(site):
