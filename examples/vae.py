@@ -24,13 +24,13 @@ def main(steps=1000, effort=EFFORT):
         mean, raw = tf.split(encoder(x), 2, -1)
         return tfd.MultivariateNormalDiag(mean, tf.nn.softplus(raw) + 1e-3)
 
-    pixels = lambda z: tfd.Independent(tfd.Bernoulli(logits=decoder(z)), 1)  # noqa: E731
+    # Keras takes one axis over data: draws and data share it.
+    decode = lambda z: tf.reshape(decoder(tf.reshape(z, [-1, 4])), [*z.shape[:-1], 36])  # noqa: E731
+    pixels = lambda z: tfd.Independent(tfd.Bernoulli(logits=decode(z)), 1)  # noqa: E731
     joint = tfd.JointDistributionNamed({"z": tfd.Sample(tfd.Normal(0.0, 1.0), 4), "x": pixels})
-
-    def loss():
-        z, log_q = q(train).experimental_sample_and_log_prob(seed=1)
-        return tf.reduce_mean(log_q - joint.log_prob(z=z, x=train))
-
+    log_joint = lambda z: joint.log_prob(z=z, x=train)  # noqa: E731
+    negative_elbo = tfp.vi.monte_carlo_variational_loss
+    loss = lambda: tf.reduce_mean(negative_elbo(log_joint, q(train), seed=1))  # noqa: E731
     tfp.math.minimize(loss, steps, tfk.optimizers.Adam(3e-3), return_full_length_trace=False)
     print(measure(Model(joint, "x", example=test[0]), q, test, seed=0, effort=effort).report)
 
