@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tfp_gaps.book.figures import behind
+from tfp_gaps.book.figures.plotted import plotted
 
 
 def rows(fig):
@@ -72,3 +73,15 @@ def test_what_is_too_much_is_left_out(axes):
     axes.plot(np.zeros(behind.MAXIMUM + 1))
     axes.plot([1, 2])
     assert {row[1] for row in rows(axes.figure)} == {"line 2"}
+
+
+def test_a_message_gets_the_data_of_its_own_figure_or_none(axes, monkeypatch):
+    axes.plot([0, 1], [2, 3])
+    other = Figure()
+    other.add_subplot().plot([0, 1], [2, 4])
+    monkeypatch.setattr(behind, "_drawn", [axes.figure])
+    for shown, known in ((axes.figure, True), (other, False)):
+        content = {"metadata": {"tfp_gaps": {"plotted": plotted(shown)}}}
+        own = behind.publish({"content": content})["content"]["metadata"]["tfp_gaps"]
+        assert ("data" in own) is known
+    assert behind.publish({"content": {}}) == {"content": {}}

@@ -15,6 +15,8 @@ import numpy as np
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.patches import Rectangle
 
+from tfp_gaps.book.figures.plotted import plotted
+
 MAXIMUM = 20_000
 """Points of one artist; more are no data for a reader, but a picture."""
 
@@ -36,10 +38,11 @@ def watch(fig):
 
 
 def publish(message):
-    """Add the data of the figure drawn last to a message of the kernel that shows a figure."""
+    """Add the data of the figure drawn last to a message of the kernel that shows this figure."""
     own = message["content"].get("metadata", {}).get("tfp_gaps", {})
-    if "plotted" in own and _drawn:
-        own["data"] = data(_drawn.pop())
+    # One made without pyplot is not told of: the figure drawn last may be another.
+    if _drawn and own.get("plotted") == plotted(_drawn[0]):
+        own["data"] = data(_drawn[0])
     return message
 
 
