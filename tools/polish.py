@@ -17,11 +17,6 @@ _MENDED = (
     (r'(<div class="math notranslate nohighlight")(?! tabindex)', r'\1 tabindex="0"'),
     (r"<table(?! tabindex)\b", '<table tabindex="0"'),
     (r'<th class="head"><p></p></th>', '<td class="head"></td>'),
-    # A column whose name is a formula.
-    (
-        r'<th class="head">(?=<p><span class="math[^>]*>\\\(([^<"]*)\\\)</span></p></th>)',
-        r'<th class="head" aria-label="\1">',
-    ),
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
     (r'(<button class="btn search-button-field[^>]*?) aria-label="Search"', r"\1"),
     (
