@@ -64,6 +64,12 @@ def test_markers_and_images_come_with_what_their_colours_mean(axes):
     ]
 
 
+def test_a_picture_without_ticks_is_no_data(axes):
+    axes.imshow([[7, 8]])
+    axes.set(xticks=[], yticks=[])
+    assert not rows(axes.figure)
+
+
 def test_ticks_of_a_logarithmic_axis_are_no_words(axes):
     axes.plot([1, 100], [1, 2])
     axes.set_xscale("log")

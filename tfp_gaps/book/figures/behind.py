@@ -49,7 +49,7 @@ def data(fig):
     Returns:
       One entry for each axis with a label or with words for ticks, and for each artist: its panel
       (from 1, with the title), its kind and number, its label, and lists x and y, with value where
-      colours stand for values. Bars are their two corners, error bars and bands their vertices.
+      colours stand for values; pictures, in panels without ticks, are left out. Bars are their two corners, error bars and bands their vertices.
       Numbers have six significant digits; what is not finite is None.
 
     >>> from matplotlib.figure import Figure
@@ -93,7 +93,8 @@ def _artists(axes):
         )
     for number, image in enumerate(axes.images, start=1):
         values = np.asarray(image.get_array(), float)
-        if values.ndim == 2:  # three are colours
+        # Three axes are colours; a panel without ticks shows a picture, not a map.
+        if values.ndim == 2 and axes.get_xticks().size:
             rows, columns = np.indices(values.shape)
             yield _entry(f"image {number}", image.get_label(), columns, rows, values)
 
