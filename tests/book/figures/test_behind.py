@@ -54,13 +54,27 @@ def test_error_bars_are_their_ends(axes):
     assert ends == [["1", "1.5"], ["1", "3"]]
 
 
-def test_markers_come_with_what_their_colours_mean_and_images_not_at_all(axes):
+def test_markers_and_maps_come_with_what_their_colours_mean(axes):
     axes.scatter([1, 2], [3, 4], c=[5, 6])
     axes.imshow([[7, 8]])
     assert [row[1:] for row in rows(axes.figure)] == [
         ["collection 1", "", "1", "3", "5"],
         ["collection 1", "", "2", "4", "6"],
+        ["image 1", "", "0", "0", "7"],
+        ["image 1", "", "1", "0", "8"],
     ]
+
+
+def test_a_picture_is_left_out(axes):
+    axes.imshow([[7, 8]])
+    axes.set(xticks=[], yticks=[])
+    assert rows(axes.figure) == []
+
+
+def test_a_picture_without_ticks_is_no_data(axes):
+    axes.imshow([[7, 8]])
+    axes.set(xticks=[], yticks=[])
+    assert not rows(axes.figure)
 
 
 def test_ticks_of_a_logarithmic_axis_are_no_words(axes):

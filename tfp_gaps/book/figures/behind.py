@@ -53,8 +53,8 @@ def data(fig):
       One entry for each axis with a label or with words for ticks, and for each artist: its panel
       (from 1, with the title), its kind and number, its label, and lists x and y, with value where
       colours stand for values. Bars are their two corners, error bars and bands their vertices.
-      Numbers have six significant digits; what is not finite is None. Images are left out: their
-      pixels would be most of a notebook.
+      Numbers have six significant digits; what is not finite is None. Pictures, which are images in
+      panels without ticks, are left out.
 
     >>> from matplotlib.figure import Figure
     >>> fig = Figure()
@@ -95,6 +95,12 @@ def _artists(axes):
         yield _entry(
             f"collection {number}", each.get_label(), *places.T, values if coloured else None
         )
+    for number, image in enumerate(axes.images, start=1):
+        values = np.asarray(image.get_array(), float)
+        # Three axes are colours; a panel without ticks shows a picture, not a map.
+        if values.ndim == 2 and axes.get_xticks().size:
+            rows, columns = np.indices(values.shape)
+            yield _entry(f"image {number}", image.get_label(), columns, rows, values)
 
 
 def _corners(patch):
