@@ -89,7 +89,10 @@ def contradictions(found, slack):
         limit = _ERRORS * np.hypot(errors[other], errors[name]) + 2 * _NATS
         return bounds[other] - bounds[name] > limit
 
-    modes = [t.doubts["another mode"] for t in trust.values() if "another mode" in t.doubts]
+    searches = [t for t in trust.values() if "another mode" in t.doubts]
+    modes = [t.doubts["another mode"] for t in searches]
+    if MIXED not in trust:  # without draws of a prior, how much the lesser end holds is not known
+        modes += [t.doubts["two starts"] & (t.apart > _APART) for t in searches]
     for name in others:
         if modes and name != MIXED:  # chains start at the best q
             trust[name] = trust[name].doubting("another mode", np.any(modes, axis=0))
