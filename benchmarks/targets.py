@@ -176,7 +176,7 @@ def cox_process(gym, num_particles=500, repetitions=8):
             make_kernel_fn=smc.gen_make_hmc_kernel_fn(4),
             max_num_steps=10,
             seed=SEED,
-        )[2].particle_info.log_marginal_likelihood
+        )[2].log_marginal_likelihood
 
     return _log_mean(run().numpy())
 

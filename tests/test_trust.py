@@ -1,5 +1,7 @@
 """When `measure` is not to be trusted, and that it says so: planted modes, tails, batches."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -150,6 +152,22 @@ def test_a_mode_that_the_best_q_misses_is_reported_and_the_evidence_holds_it():
     mixed = "IWAE, best q and prior"
     assert found.report.basis["evidence"].startswith(mixed)
     assert np.all(np.abs(found.bounds[mixed] - truth) < 4 * found.errors[mixed])
+
+
+def test_a_mode_of_a_target_without_a_prior_is_reported():
+    """z^2 ~ N(4, .5): modes at 2 and -2, and nothing to draw z from."""
+    target = SimpleNamespace(
+        event_shape=tf.TensorShape([]),
+        dtype=tf.float32,
+        default_event_space_bijector=tfp.bijectors.Identity(),
+        unnormalized_log_prob=lambda z: -2.0 * (z**2 - 4.0) ** 2,
+    )
+    effort = Effort(search_steps=200, num_temperatures=40)
+    q = tfd.Normal(2.0, 0.2)
+    with pytest.warns(RuntimeWarning, match="another mode"):
+        found = measure(Model.from_log_density(target), q, None, seed=0, effort=effort)
+    assert all(found.diagnostics["ELBO, best q"].doubts["another mode"])
+    assert not found.diagnostics["annealed"].reliable.any() and set(found.flagged) == {0}
 
 
 def shifted(x, by=0.0):

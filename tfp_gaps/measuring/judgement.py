@@ -83,15 +83,24 @@ def _rising(drift, error):
 def contradictions(found, slack):
     """Doubt bounds that others show to be loose: a higher bound, a second mode, or slack."""
     bounds, errors, trust = found.bounds, found.errors, found.diagnostics
-    candidates = [name for name in trust if not name.startswith("ELBO")]
-    modes = [t.doubts["another mode"] for t in trust.values() if "another mode" in t.doubts]
-    for name in candidates[1:]:  # the first is the posterior's own
+    own, *others = candidates = [name for name in trust if not name.startswith("ELBO")]
+
+    def is_higher(other, name):
+        limit = _ERRORS * np.hypot(errors[other], errors[name]) + 2 * _NATS
+        return bounds[other] - bounds[name] > limit
+
+    searches = [t for t in trust.values() if "another mode" in t.doubts]
+    modes = [t.doubts["another mode"] for t in searches]
+    if MIXED not in trust:  # without draws of a prior, how much the lesser end holds is not known
+        modes += [t.doubts["two starts"] & (t.apart > _APART) for t in searches]
+    for name in others:
         if modes and name != MIXED:  # chains start at the best q
             trust[name] = trust[name].doubting("another mode", np.any(modes, axis=0))
         for other in candidates:
-            limit = _ERRORS * np.hypot(errors[other], errors[name]) + 2 * _NATS
-            above = bounds[other] - bounds[name] > limit
-            trust[name] = trust[name].doubting(f"{other} is higher", above)
+            trust[name] = trust[name].doubting(f"{other} is higher", is_higher(other, name))
+    if modes and MIXED not in trust:  # the posterior may hold more, but then it is higher
+        missed = np.any(modes, axis=0) & ~is_higher(own, "IWAE, best q")
+        trust[own] = trust[own].doubting("another mode", missed)
     if slack is not None and "annealed" in trust and slack.interval()[0] > _SLACK:
         everywhere = np.ones(len(bounds["annealed"]), bool)
         trust["annealed"] = trust["annealed"].doubting("slack of bounds", everywhere)

@@ -27,6 +27,9 @@ _FLOW = {"num_steps": 2, "num_hidden": 32, "context_size": 1}
 _NUM_PRIOR = 200
 """Draws from which the moments of the prior are taken, and second starts: they need no more."""
 
+_WIDE = 3.0
+"""Unconstrained numbers of a target without a prior are looked for within a few times as much."""
+
 _NUM_MOMENTS = 100
 _REACH = 0.25
 """A second start lies no further than a quarter of the way that Adam can go."""
@@ -340,13 +343,14 @@ class Prior:
       seed: int.
 
     Attributes:
-      numbers: unconstrained, [draws, numbers]; those that are finite. None where the model has no
-        prior to draw from.
+      numbers: unconstrained, [draws, numbers]; those that are finite. Of a model without a prior
+        to draw from they are wide normals, good for nothing but a second start.
     """
 
     def __init__(self, model, num_draws, seed):
         if not model.has_prior:
-            self.numbers = np.zeros([0, model.num_numbers])
+            wide = _WIDE * np.random.default_rng(seed).normal(size=[_NUM_PRIOR, model.num_numbers])
+            self.numbers = wide.astype(tf.as_dtype(model.dtype).as_numpy_dtype)
             return
         self._drawn = model.draw_prior(max(_NUM_PRIOR, num_draws), seed=seed)
         numbers = model.unconstrain(self._drawn)[0].numpy()
