@@ -30,6 +30,7 @@ PLACES = {
     "world-models": ("conditioning",),
     "remedies": PARTS,
     "your-model": PARTS,
+    "your-sequences": ("conditioning",),
 }
 """The parts that each chapter is about, by the name of its page."""
 
