@@ -10,6 +10,7 @@ from tfp_gaps._tensorflow import tf
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+from tfp_gaps.sequences import as_sequences
 
 TIME, SEQUENCES = 6, 64
 
@@ -122,7 +123,7 @@ def test_bad_input(world, change, message):
 
 def test_every_replica_is_given_every_sequence():
     x = np.arange(10.0).reshape(2, 5, 1)
-    parts = list(bounds.batches(bounds.as_sequences(x), 3, 2))
+    parts = list(bounds.batches(as_sequences(x), 3, 2))
     assert [tuple(part.observations.shape) for part in parts] == [
         (2, 3, 2, 1),
         (2, 3, 2, 1),
