@@ -5,9 +5,9 @@
 
 The Inference Gym (Sountsov, Radul et al. 2020) publishes models for those who write samplers. Each
 goes into `Model.from_log_density` as it is, and its q is TFP's own factored surrogate, untrained:
-what it finds is due to the search and to annealing. The references are formulas, quadrature, a
-particle filter in NumPy, and TFP's adaptive sequential Monte Carlo on other coordinates. A row
-agrees within three combined errors, is flagged by `measure` itself, or is refused by it.
+what it finds is due to the search and to annealing. The references are formulas, quadrature and a
+particle filter in NumPy. A row agrees within three combined errors, is flagged by `measure` itself,
+or is refused by it.
 """
 
 import argparse
@@ -141,46 +141,6 @@ def lorenz_bridge(gym, num_particles=20_000, repetitions=40):
     return _log_mean(np.array(found))
 
 
-def cox_process(gym, num_particles=500, repetitions=8):
-    """TFP's adaptive sequential Monte Carlo, over independent standard normals (non-centred)."""
-    made = gym.internal.data.synthetic_log_gaussian_cox_process()
-    places, extents, counts = (
-        tf.constant(np.asarray(made[f"train_{name}"], np.float64))
-        for name in ("locations", "extents", "counts")
-    )
-    mean = tf.reduce_mean(tf.math.log(counts) - tf.math.log(extents))
-    apart = tf.norm(places[:, tf.newaxis] - places, axis=-1)
-
-    def log_prior(numbers):
-        return tf.reduce_sum(-0.5 * numbers**2 - 0.5 * np.log(2 * np.pi), -1)
-
-    def log_likelihood(numbers):
-        amplitude = tf.exp(-1 + 0.5 * numbers[..., 0])[..., tf.newaxis, tf.newaxis] + 0.001
-        length = tf.exp(-1 + numbers[..., 1])[..., tf.newaxis, tf.newaxis] + 0.001
-        scaled = np.sqrt(3.0) * apart / length
-        covariance = amplitude**2 * (1 + scaled) * tf.exp(-scaled)
-        root = tf.linalg.cholesky(covariance + 1e-6 * tf.eye(len(places), dtype=tf.float64))
-        rate = mean + tf.linalg.matvec(root, numbers[..., 2:]) + tf.math.log(extents)
-        return tf.reduce_sum(counts * rate - tf.exp(rate) - tf.math.lgamma(counts + 1), -1)
-
-    smc = tfp.experimental.mcmc
-    shape = [num_particles, repetitions, 2 + len(places)]
-    start = tf.random.stateless_normal(shape, [SEED, 1], dtype=tf.float64)
-
-    @tf.function(autograph=False)
-    def run():
-        return smc.sample_sequential_monte_carlo(
-            log_prior,
-            log_likelihood,
-            start,
-            make_kernel_fn=smc.gen_make_hmc_kernel_fn(4),
-            max_num_steps=10,
-            seed=SEED,
-        )[2].log_marginal_likelihood
-
-    return _log_mean(run().numpy())
-
-
 def _log_mean(values):
     """ln of the mean of exp(values) and its standard error."""
     w = np.exp(values - values.max())
@@ -212,9 +172,6 @@ TARGETS = {
     ),
     "Lorenz bridge": Target(
         lambda t: t.ConvectionLorenzBridge(use_markov_chain=True), lorenz_bridge, "particle filter"
-    ),
-    "Log-Gaussian Cox process": Target(
-        lambda t: t.SyntheticLogGaussianCoxProcess(), cox_process, "sequential Monte Carlo of TFP"
     ),
 }
 
