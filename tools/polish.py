@@ -24,6 +24,7 @@ _MENDED = (
         r'\1 title="Color mode"',
     ),
     (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
+    (r'(<div class="citation"[^>]*?) role="doc-biblioentry"', r"\1"),
     (
         r'<div class="sidebar-primary-item">(\s*<a class="navbar-brand)',
         r'<div class="sidebar-primary-item" role="navigation" aria-label="Home">\1',

@@ -14,7 +14,8 @@ BOOK = pathlib.Path(__file__).resolve().parents[2] / "book"
 PAGE = """<body><summary aria-label="Toggle hidden content"><p>Show code cell source</p></summary>
 <div class="highlight"><pre><span></span>code</pre></div><pre>free</pre>
 <table class="table"><tr><th class="head"><p></p></th><td>1</td></tr></table>
-<div role="list" class="citation-list"></div><div class="math notranslate nohighlight" id="e">
+<div role="list" class="citation-list"><div class="citation" id="a" role="doc-biblioentry"></div>
+</div><div class="math notranslate nohighlight" id="e">
 <div class="sidebar-primary-item">
 <a class="navbar-brand logo" href="#">x</a></div>
 <button class="btn search-button-field x" aria-label="Search" title="s">Search Ctrl K</button>
@@ -28,6 +29,7 @@ def test_every_fault_is_mended_and_nothing_else():
     assert '<table tabindex="0" class="table">' in mended
     assert "<pre>free</pre>" in mended
     assert '<td class="head"></td><td>1</td>' in mended
+    assert '<div class="citation" id="a">' in mended
     assert 'role="list"' not in mended and 'nohighlight" tabindex="0" id="e"' in mended
     assert 'sidebar-primary-item" role="navigation" aria-label="Home">' in mended
     assert mended.count("aria-label") == 1
