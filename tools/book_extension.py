@@ -8,8 +8,9 @@
     ```
 
 No chapter asks for its small drawing: `overview.PLACES` says which parts it lights. Nor does it for
-the link to its script (tools/experiments.py), nor a figure for those to its data and to the cell
-that drew it. So no cell changes when these do, and no chapter has to be executed again.
+the link to its script (tools/experiments.py) or the key to its badges, nor a figure for the links
+to its data and to the cell that drew it. So no cell changes when these do, and no chapter has to be
+executed again.
 """
 
 import pathlib
@@ -30,6 +31,7 @@ def setup(app):
     app.add_directive("graphical-models", GraphicalModels)
     app.add_directive("overview-of-gaps", Overview)
     app.connect("doctree-read", add_drawing)
+    app.connect("doctree-read", add_key)
     app.connect("doctree-read", add_experiment)
     app.connect("doctree-read", add_sources)
     app.connect("html-page-context", add_scripts)
@@ -43,6 +45,19 @@ def add_drawing(app, doctree):
     if lit and title is not None:
         where = title.parent.index(title) + 1
         title.parent.insert(where, _html(overview.here(lit)))
+
+
+def add_key(app, doctree):
+    """Say below the cost of a chapter what the signs of its badges mean, if it has badges."""
+    if not any('class="claim-badge"' in raw.astext() for raw in doctree.findall(nodes.raw)):
+        return
+    for paragraph in doctree.findall(nodes.paragraph):
+        if paragraph.astext().startswith("Cost:"):
+            meanings = ", ".join(f"{sign} {verdict}" for verdict, sign in view._SYMBOLS.items())
+            where = paragraph.parent.index(paragraph) + 1
+            words = f"Badges lead to how the verdict on a claim was decided: {meanings}."
+            paragraph.parent.insert(where, _html(f'<p class="badge-key">{words}</p>'))
+            return
 
 
 def add_experiment(app, doctree):

@@ -107,6 +107,19 @@ def test_the_drawing_stands_below_the_title_of_a_chapter_and_nowhere_else(built)
     assert captions == ["partial", "all, without latents"]
 
 
+def test_a_chapter_with_badges_says_what_their_signs_mean(built):
+    pages, warnings = built("**Cost:** 3 s\n\nRain {claim}`C20`.")
+    assert warnings == ""
+    (key,) = pages["conditioning"].select("p.badge-key")
+    assert key.find_previous("p").text == "Cost: 3 s"
+    assert "= identity" in key.text and "\N{CHECK MARK} reproduced," in key.text
+
+
+def test_a_chapter_without_badges_needs_no_key(built):
+    pages, _ = built("**Cost:** 3 s\n\nRain.")
+    assert not pages["conditioning"].select("p.badge-key")
+
+
 def test_a_chapter_ends_with_the_link_to_its_script(built):
     pages, warnings = built("## Last\n\nWords.")
     assert warnings == ""
