@@ -24,6 +24,8 @@ import figure_data
 from tfp_gaps.book.figures import graphs, overview
 from tfp_gaps.book.ledger import scorecard, view
 
+_NIGHT = '<p class="night-key">What the text calls black in a figure is white at night.</p>'
+
 
 def setup(app):
     """Register everything; called by Sphinx."""
@@ -48,7 +50,7 @@ def add_drawing(app, doctree):
 
 
 def add_key(app, doctree):
-    """Say below the cost of a chapter what the signs of its badges mean, if it has badges."""
+    """Say below the cost of a chapter with badges what their signs and, at night, black mean."""
     if not any('class="claim-badge"' in raw.astext() for raw in doctree.findall(nodes.raw)):
         return
     for paragraph in doctree.findall(nodes.paragraph):
@@ -56,7 +58,7 @@ def add_key(app, doctree):
             meanings = ", ".join(f"{sign} {verdict}" for verdict, sign in view._SYMBOLS.items())
             where = paragraph.parent.index(paragraph) + 1
             words = f"Badges lead to how the verdict on a claim was decided: {meanings}."
-            paragraph.parent.insert(where, _html(f'<p class="badge-key">{words}</p>'))
+            paragraph.parent.insert(where, _html(f'<p class="badge-key">{words}</p>{_NIGHT}'))
             return
 
 
