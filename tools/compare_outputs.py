@@ -49,7 +49,10 @@ SEEN = 0.05
 """Of a curve without errors, what the eye would see."""
 MODES = ("exact", "numbers")
 TIMING = re.compile(r"^# Timing: \S", re.MULTILINE)
-_NUMBER = r"[-+\N{MINUS SIGN}]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?"
+_SUPERSCRIPTS = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
+_TIMES_TEN = f" \N{MULTIPLICATION SIGN} 10(?=[{_SUPERSCRIPTS}])"  # As `Ledger.put` writes e-14.
+_POWER = rf"(?:e[-+]?\d+|{_TIMES_TEN}[{_SUPERSCRIPTS}]+)?"
+_NUMBER = r"[-+\N{MINUS SIGN}]?\d+(?:,\d{3})*(?:\.\d+)?" + _POWER
 _MEASURED = re.compile(rf"(?<![\w.#])({_NUMBER})(?: ± ({_NUMBER}))?")
 _PATH = re.compile(r"\bd=(\\*)\".*?\"")
 
@@ -241,9 +244,8 @@ Number = collections.namedtuple("Number", "value error unit kind", defaults=["nu
 
 def _read(match):
     """Return the `Number` that a text shows."""
-    texts = [
-        text.replace(",", "").replace("\N{MINUS SIGN}", "-") for text in match.groups(default="0")
-    ]
+    plain = str.maketrans(_SUPERSCRIPTS + "\N{MINUS SIGN}", "-0123456789-", ",")
+    texts = [re.sub(_TIMES_TEN, "e", text).translate(plain) for text in match.groups(default="0")]
     value, decimals = float(texts[0]), re.search(r"\.(\d+)", texts[0])
     power = int(texts[0].partition("e")[2] or 0)
     whole = 1.0 if abs(value) >= 100 else 0.0

@@ -129,6 +129,8 @@ def test_words_of_a_figure_are_compared():
         ("1234.567", "1235.7", True),
         ("1234.567", "1236.9", False),
         ("3.3e-16", "2.2e-15", True),
+        ("3.3 × 10⁻¹⁶", "2.2 × 10⁻¹⁵", True),
+        ("3.3 × 10⁻²", "2.2 × 10⁻²", False),
         ("3.3e-5", "2.2e-5", False),
         # Counts: small ones are exact.
         ("87 of 200", "88 of 200", False),

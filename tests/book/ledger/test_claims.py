@@ -491,8 +491,17 @@ def test_the_text_gets_its_numbers_under_the_chapters_name(book, displayed):
 
 
 def test_a_number_is_glued_with_a_true_minus_and_a_word_with_its_hyphen(book, displayed):
-    Ledger("water", book / "claims.yml").put("depth", "-2.0 ± 0.5, 3e-10 in a deep-sea 200-200")
-    assert ast.literal_eval(*displayed[-1][0].values()) == "−2.0 ± 0.5, 3e-10 in a deep-sea 200-200"
+    Ledger("water", book / "claims.yml").put("depth", "-2.0 ± 0.5 in a deep-sea 200-200")
+    assert ast.literal_eval(*displayed[-1][0].values()) == "−2.0 ± 0.5 in a deep-sea 200-200"
+
+
+@pytest.mark.parametrize(
+    ("printed", "glued"),
+    [("3e-10", "3 × 10⁻¹⁰"), ("less than -1.5e+06", "less than −1.5 × 10⁶"), ("size-2e-mail",) * 2],
+)
+def test_a_power_of_ten_is_glued_as_prose_writes_it(book, displayed, printed, glued):
+    Ledger("water", book / "claims.yml").put("depth", printed)
+    assert ast.literal_eval(*displayed[-1][0].values()) == glued
 
 
 # --- the file ----------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def _condition(record, criterion, is_caveat):
     text = f" {view.caveat_text(record, criterion)}" if is_caveat else ""
     return (
         f"<p>{'Caveat: ' if is_caveat else ''}{view.words(criterion.name)}: "
-        f"{view.value(estimate)}{view.kind_of_error(estimate)}. "
+        f"{view.value(estimate)}{view.kind_of_error(estimate, criterion)}. "
         f"Asked: {view.words(criterion.requirement())}. "
         f"{view.decided(record, criterion, is_caveat)}{text}<br>"
         f'<span class="small">{view.words(criterion.why)} Set: {criterion.set[:10]}.</span></p>'

@@ -600,13 +600,16 @@ class Ledger:
             )
 
     def put(self, name, value):
-        """Glue `str(value)`, with a true minus; the text shows it by {glue:text}`CHAPTER-NAME`.
+        """Glue `str(value)`; the text shows it by {glue:text}`CHAPTER-NAME`.
+
+        A minus becomes a true one, and 4e-14 a number times a power of ten.
 
         The output is that of `myst_nb.glue`, which hosted notebooks lack.
         """
         prefix = "application/papermill.record/"
         scrapbook = {"name": f"{self.chapter}-{name}", "mime_prefix": prefix}
         text = re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", str(value))
+        text = re.sub(r"(?<=\d)e([-+]\d+)\b", _power_of_ten, text)
         _display({f"{prefix}text/plain": repr(text)}, metadata={"scrapbook": scrapbook})
 
     def record(self, claim_id, measured):
@@ -653,6 +656,11 @@ class Ledger:
                 "claim that claims.yml assigns to it, or move the claim to another chapter."
             )
         return "\n".join(f"{key} {self.records[key].verdict}" for key in self.claims)
+
+
+def _power_of_ten(match):
+    exponent = str(int(match[1])).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f" \N{MULTIPLICATION SIGN} 10{exponent}"
 
 
 def _as_estimate(value):

@@ -102,7 +102,7 @@ def _condition_row(record, criterion, is_caveat):
     text = f"<p>{caveat_text(record, criterion)}</p>" if is_caveat else ""
     return [
         f"{label}{words(criterion.name)}{text}",
-        f"{value(estimate)}{kind_of_error(estimate)}",
+        f"{value(estimate)}{kind_of_error(estimate, criterion)}",
         f"<p>{words(criterion.requirement())}: {decided(record, criterion, is_caveat)}</p>"
         f'<p class="small">{words(criterion.why)} Set: {criterion.set[:10]}.</p>',
     ]
@@ -150,12 +150,24 @@ def decided(record, criterion, is_caveat):
     return f"<strong>{word}</strong>{colon}{rest}"
 
 
-def kind_of_error(estimate):
-    """Say which error it is, where there is one, and its interval to the digits of the error."""
+def kind_of_error(estimate, criterion):
+    """Say which error it is, where there is one, and its interval to the digits of the error.
+
+    The interval of a share is cut at zero and one.
+
+    >>> from tfp_gaps.book.ledger.claims import Criterion
+    >>> from tfp_gaps.estimate import Estimate
+    >>> gains = Criterion("share of images", "at_least", 0.8, why="most", margin=0.1)
+    >>> kind_of_error(Estimate.from_share(50, 50), gains)
+    ' (data points; 99 %: 0.858 to 1.000)'
+    """
     if estimate.standard_error == 0:
         return ""
     digits = max(0, 1 - math.floor(math.log10(estimate.standard_error)))
-    ends = (f"{round(end, digits) + 0.0:.{digits}f}" for end in estimate.confidence_interval())
+    ends = estimate.confidence_interval()
+    if criterion.name.startswith("share of "):
+        ends = (min(max(end, 0.0), 1.0) for end in ends)
+    ends = (f"{round(end, digits) + 0.0:.{digits}f}" for end in ends)
     low, high = (end.replace("-", "\N{MINUS SIGN}") for end in ends)
     kind = f"{escape(estimate.kind)}; " if estimate.kind else ""
     below, above = estimate.slack
