@@ -5,12 +5,13 @@
 
 import html
 import importlib
+import re
 
 import numpy as np
 
 
 class Table:
-    """A table whose cells are shown as `str` shows them.
+    """A table whose cells are shown as `str` shows them; on a page, with a true minus.
 
     Args:
       header: column titles.
@@ -46,12 +47,15 @@ class Table:
     __repr__ = __str__
 
     def _repr_html_(self):
-        head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in self.header)
+        head, *body = (
+            [html.escape(true_minus(cell)) for cell in line] for line in (self.header, *self.rows)
+        )
+        head = "".join(f'<th scope="col">{cell}</th>' for cell in head)
         body = "".join(
-            f'<tr><th scope="row">{html.escape(row[0])}</th>'
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
+            f'<tr><th scope="row">{name}</th>'
+            + "".join(f"<td>{cell}</td>" for cell in cells)
             + "</tr>"
-            for row in self.rows
+            for name, *cells in body
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -61,7 +65,17 @@ def show_markdown(header, rows):
     from IPython.display import Markdown, display
 
     lines = [header, ["---"] * len(header), *rows]
-    display(Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines)))
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    display(Markdown(true_minus(text)))
+
+
+def true_minus(text):
+    """`text` with a typographic minus before each negative number.
+
+    >>> true_minus("-0.5 from t-1 on")
+    '−0.5 from t-1 on'
+    """
+    return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
 def percent(share):

@@ -55,7 +55,7 @@ def add_key(app, doctree):
         return
     for paragraph in doctree.findall(nodes.paragraph):
         if paragraph.astext().startswith("Cost:"):
-            meanings = ", ".join(f"{sign} {verdict}" for verdict, sign in view._SYMBOLS.items())
+            meanings = ", ".join(f"{sign} {verdict}" for verdict, sign in view.SYMBOLS.items())
             where = paragraph.parent.index(paragraph) + 1
             words = f"Badges lead to how the verdict on a claim was decided: {meanings}."
             paragraph.parent.insert(where, _html(f'<p class="badge-key">{words}</p>{_NIGHT}'))

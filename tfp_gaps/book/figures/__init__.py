@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 from cycler import cycler
 
 from tfp_gaps.book.figures.plotted import plotted
+from tfp_gaps.tables import true_minus
 
 WIDTH = 6.0
 """Width of a figure in inches: the text column of the page, and one third of it on a phone."""
@@ -146,7 +147,7 @@ def _text(value, name):
             f"{name} holds {found.group()!r}, so a value in it was not computed: {value!r}. "
             "Look at where the value comes from."
         )
-    return " ".join(value.split())
+    return true_minus(" ".join(value.split()))
 
 
 def _display(png, width, words, fig):

@@ -34,6 +34,7 @@ from scipy import optimize, stats
 from tfp_gaps.book import files
 from tfp_gaps.book.ledger import view
 from tfp_gaps.estimate import Estimate
+from tfp_gaps.tables import true_minus
 
 MIME = "application/vnd.tfp-gaps.claim+json"
 REPRODUCED = "reproduced"
@@ -608,7 +609,7 @@ class Ledger:
         """
         prefix = "application/papermill.record/"
         scrapbook = {"name": f"{self.chapter}-{name}", "mime_prefix": prefix}
-        text = re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", str(value))
+        text = true_minus(str(value))
         text = re.sub(r"(?<=\d)e([-+]\d+)\b", _power_of_ten, text)
         _display({f"{prefix}text/plain": repr(text)}, metadata={"scrapbook": scrapbook})
 

@@ -12,7 +12,7 @@ from html import escape
 ROUNDING = 1e-12
 """An exact value that is smaller is zero but for rounding."""
 
-_SYMBOLS = {
+SYMBOLS = {
     "reproduced": "\N{CHECK MARK}",
     "reproduced with qualification": "\N{CHECK MARK}*",
     "different": "\N{MULTIPLICATION SIGN}",
@@ -178,7 +178,7 @@ def kind_of_error(estimate, criterion):
 def badge(verdict):
     """Return a verdict as HTML: its sign, its word, and its colour at the edge."""
     style = f"border-left-color: {_COLOURS[verdict]}"
-    return f'<span class="verdict" style="{style}">{_SYMBOLS[verdict]} {verdict}</span>'
+    return f'<span class="verdict" style="{style}">{SYMBOLS[verdict]} {verdict}</span>'
 
 
 def claim_link(claim_id, verdict, link, page):
@@ -194,7 +194,7 @@ def claim_link(claim_id, verdict, link, page):
     """
     row = f"scorecard.html#{claim_id}"
     target = row if link is None else link.removeprefix(f"{page}.html")
-    words = f"{claim_id} {_SYMBOLS[verdict]}"
+    words = f"{claim_id} {SYMBOLS[verdict]}"
     style = f"border-left-color: {_COLOURS[verdict]}"
     return (
         f'<span class="claim-badge" style="{style}"><a href="{escape(target)}" '
