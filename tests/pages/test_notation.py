@@ -38,7 +38,8 @@ def signs(text):
 def table(name):
     """The signs that a page may use: those of all pages, and its own rows."""
     everywhere, _, single = TABLE.partition("## In single chapters")
-    rows = [row for row in single.splitlines() if row.endswith(f"{{doc}}`{name}` |")]
+    _, _, below = single.partition(f"### {{doc}}`{name}`\n")
+    rows = [row for row in below.split("\n### ")[0].splitlines() if row.startswith("| ")]
     return signs(everywhere) | signs("\n".join(row.split(" | ")[0] for row in rows))
 
 

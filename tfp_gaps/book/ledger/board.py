@@ -1,10 +1,11 @@
-"""The scorecard as a page: one row per claim, what failed first, its criteria folded.
+"""The scorecard as a page: one row per claim, what came out different first, its criteria folded.
 
 Without JavaScript it is a plain table with links. `book/_static/scorecard.js` reads the attributes
 of the rows (verdict, chapter, source, place) and adds search, filters and sorting; the controls are
 in the page, hidden until it runs. A row has the claim's own id: `scorecard.html#C20` leads to it.
 """
 
+import re
 from html import escape
 
 from tfp_gaps.book.ledger import claims, view
@@ -41,7 +42,7 @@ def table(rows):
     head = '<th scope="col">Claim, and what was measured</th><th scope="col">Verdict</th>'
     return view.block(
         f"{_controls(rows)}<table class='scorecard-table'>"
-        f"<caption>All claims; failed claims come first</caption>"
+        f"<caption>All claims; those that came out different come first</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
@@ -118,16 +119,24 @@ def _within(title, parts):
 def _headline(row):
     """The criterion that decided: the first that came out as the claim did, or the first of all.
 
-    The value comes first, since a narrow page cuts the end of the line. Of several criteria it says
-    how many came out alike.
+    Of several criteria it says how many came out alike.
     """
     criteria = row.claim.criteria
     outcomes = [row.record.outcome(each) for each in criteria]
     place = outcomes.index(row.verdict) if row.verdict in outcomes else 0
     chosen, alike = criteria[place], outcomes.count(outcomes[place])
     among = f" <span>({alike} of {len(criteria)} criteria: {outcomes[place]})</span>"
-    shown = f"{view.value(row.record.estimates[chosen.name])}: {view.words(chosen.name)}"
+    shown = f"{_short(row.record.estimates[chosen.name])}: {view.words(chosen.name)}"
     return f"{shown}{among if len(criteria) > 1 else ''}"
+
+
+def _short(estimate):
+    """A value as a text writes it: a power of ten in place of `4.125e-06`."""
+    return re.sub(
+        r"(\d\.\d+)e([+-])0*(\d+)",
+        lambda m: f"{float(m[1]):.1f} × 10<sup>{'−' if m[2] == '-' else ''}{m[3]}</sup>",
+        view.value(estimate),
+    )
 
 
 def _condition(record, criterion, is_caveat):
