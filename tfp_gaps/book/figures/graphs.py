@@ -113,7 +113,7 @@ def _arrow(node, target):
     tip_x, tip_y = target[0] - 20 * away, target[1] - 20 * down
     line = f'd="M{start}L{tip_x:.1f} {tip_y:.1f}" stroke="currentColor" fill="none"'
     if not node.seen:
-        return f'<path class="gaps-missing" {line} stroke-dasharray="2 5" opacity="0.6"/>'
+        return f'<path class="gaps-missing" {line} stroke-dasharray="4 4" opacity="0.6"/>'
     back_x, back_y = tip_x - 9 * away, tip_y - 9 * down
     head = (
         f"M{tip_x:.1f} {tip_y:.1f}L{back_x - 4 * down:.1f} {back_y + 4 * away:.1f}"
