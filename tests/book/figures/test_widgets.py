@@ -54,6 +54,10 @@ _OUTSIDE = """Array.from(document.querySelectorAll(".picture > svg text")).filte
 }).map((text) => text.textContent)"""
 
 
+_RIGHT = """Math.max(...Array.from(document.querySelectorAll(".tale, .tale :not(svg *)")).map(
+  (part) => part.getBoundingClientRect().right))"""
+
+
 def test_a_widget_is_small_loads_nothing_and_never_complains(show, each):
     name, content = each
     assert len(content.encode()) < page.MAXIMUM_BYTES
@@ -76,6 +80,7 @@ def test_a_widget_is_small_loads_nothing_and_never_complains(show, each):
 def test_a_widget_fits_a_phone(show, each):
     browser = show(each[1], width=390)
     assert browser.ask("document.documentElement.scrollWidth") <= 390
+    assert browser.ask(_RIGHT) <= 390  # what is wider would scroll inside of its cell
     assert browser.ask(_OUTSIDE) == []
     assert browser.ask(
         "document.querySelector('.tale .picture > svg text').getClientRects().length"

@@ -140,19 +140,23 @@ def bit_slider(distance=4.0, width=0.5):
             )
             + page.slide("bit-width", "Width of both (sd)", 0.2, 2, 0.05, width, f"{width:.2f}")
         )
-        + page.numbers(
-            [
-                ("overlap of the two", f"{world.overlap():.3f}"),
-                ("sd of the shared posterior", f"{float(world.shared_posterior().scale):.3f}"),
-                ("sd of p(z | C)", f"{float(world.moment_matched().scale):.3f}"),
-                ("missing information, nats", f"{world.mutual_information():.3f}"),
-                ("conditioning gap, nats", f"{world.conditioning_gap():.3f}"),
-            ]
-        )
+        + page.numbers(_bit_numbers(world))
         + page.state("The controls need JavaScript; this is one setting.")
     )
     script = page.own_script("formulas") + page.own_script("bit_slider")
     return page.widget("bit-slider", content, script)
+
+
+def _bit_numbers(world):
+    """What the script prints, at the start."""
+    values = (
+        ("overlap of the two", world.overlap()),
+        ("sd of the shared posterior", world.shared_posterior().scale),
+        ("sd of p(z | C)", world.moment_matched().scale),
+        ("missing information, nats", world.mutual_information()),
+        ("conditioning gap, nats", world.conditioning_gap()),
+    )
+    return [(label, f"{float(value):.3f}") for label, value in values]
 
 
 def _within(value, name, low, high):

@@ -20,7 +20,7 @@ QUANTILE = stats.norm.ppf(0.975)
 """Half the width of a 95 % band, in standard deviations."""
 
 BANDS = (
-    ("filter", "filter", "truth"),
+    ("filter", "filter", "#8a8a8a"),  # grey: the state itself is black
     ("partial", "best partial q", "partial"),
     ("smoother", "smoother of what is revealed", "full"),
 )
@@ -57,11 +57,6 @@ def scrub_filter(model=None, num_timesteps=60, seed=73):
         )
     steps = _checks.integer(num_timesteps, "num_timesteps", minimum=2)
     data = revealed(model, steps, seed)
-    boxes = "".join(
-        f'<label><input type="checkbox" value="{key}" checked>{key.replace("partial", "partial q")}'
-        "</label>"
-        for key, *_ in BANDS
-    )
     content = (
         drawing.picture(_filter_picture(data))
         + page.legend(
@@ -71,17 +66,7 @@ def scrub_filter(model=None, num_timesteps=60, seed=73):
                 *((colour, f"{label}: 95 % band") for _, label, colour in BANDS),
             ]
         )
-        + page.controls(
-            page.slide("scrub-step", "Steps revealed", 1, steps, 1, steps, f"{steps} of {steps}")
-            + '<button type="button" class="next">Next step</button>'
-            + '<button type="button" class="play">Play</button>'
-            + f"<fieldset><legend>Show</legend>{boxes}</fieldset>"
-        )
-        + page.meters(
-            [(key, label.split(" of ")[0], colour) for key, label, colour in BANDS],
-            40,
-            "steps at which the state left the band, % (mark: 5 %)",
-        )
+        + _filter_controls(steps)
         + page.state("The controls need JavaScript. The picture shows the whole sequence.")
     )
     missed = 1 - exact.online_filter(model, steps).coverage(0.95).mean()
@@ -127,7 +112,7 @@ def _filter_picture(data):
     axes = drawing.Axes((0, steps + 1), (ends.min() - room, ends.max() + room), height=280)
     t, drawn = np.arange(1, steps + 1), ""
     # The smoother is an outline: three areas on top of one another could not be told apart.
-    for (key, _, colour), opacity in zip(BANDS, (0.17, 0.4, None), strict=True):
+    for (key, _, colour), opacity in zip(BANDS, (0.35, 0.4, None), strict=True):
         middle, half = np.array(bands[key])
         drawn += axes.band(t, middle - half, middle + half, colour, key=key, opacity=opacity)
     states = np.array(data["states"])
@@ -140,6 +125,25 @@ def _filter_picture(data):
         f"the partial q is as narrow as a smoother's; the state leaves it at {missed.sum()} steps."
     )
     return drawing.svg(axes.bottom, axes.frame("time step t", "state z", drawn), spoken)
+
+
+def _filter_controls(steps):
+    """The steps, the bands that are shown, and the counters of misses."""
+    boxes = "".join(
+        f'<label><input type="checkbox" value="{key}" checked>{key.replace("partial", "partial q")}'
+        "</label>"
+        for key, *_ in BANDS
+    )
+    return page.controls(
+        page.slide("scrub-step", "Steps revealed", 1, steps, 1, steps, f"{steps} of {steps}")
+        + '<button type="button" class="next">Next step</button>'
+        + '<button type="button" class="play">Play</button>'
+        + f"<fieldset><legend>Show</legend>{boxes}</fieldset>"
+    ) + page.meters(
+        [(key, label.split(" of ")[0], colour) for key, label, colour in BANDS],
+        40,
+        "steps at which the state left the band, % (mark: 5 %)",
+    )
 
 
 def learning_drift():
@@ -200,7 +204,7 @@ def _drift_picture(stored, bound, place):
 def _contours(axes, heights, colour, **look):
     """Contours at `LEVELS` below the highest value on the grid."""
     rows, columns = drift_data.NOISES, drift_data.MEMORIES
-    fine_rows, fine_columns = (np.linspace(each[0], each[-1], 120) for each in (rows, columns))
+    fine_rows, fine_columns = (np.linspace(each[0], each[-1], 60) for each in (rows, columns))
     heights = interpolate.RectBivariateSpline(rows, columns, heights)(fine_rows, fine_columns)
     generator = contour_generator(fine_columns, fine_rows, heights)
     return "".join(
