@@ -32,7 +32,7 @@ def test_results_are_flattened_without_loss():
     )
     np.testing.assert_array_equal(found["a/value"], [1.0, 2.0])
     np.testing.assert_array_equal(found["a/standard_error"], [0.5, 0.25])
-    assert set(found) == {"a/value", "a/standard_error", "a/num_samples", "b/c"}
+    assert set(found) == {"a/value", "a/standard_error", "a/num_samples", "a/slack", "b/c"}
     assert summarise(found["b/c"]) != summarise(long[::-1])
 
 

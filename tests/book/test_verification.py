@@ -224,8 +224,8 @@ def test_every_stored_experiment_and_variant_has_a_small_run_to_repeat():
         content = results.load(path)
         small = content["scale"] == verification.SCALE
         found[small].add((content["experiment"], content["variant"]))
-    # The data of this one need the network, which nobody should need to verify.
-    assert found[False] - found[True] == {("traffic", "eight")}
+    # The data of these need the network, which nobody should need to verify.
+    assert found[False] - found[True] == {("traffic", "eight"), ("uav", "nanobench")}
     assert {name for name, _ in found[True]} <= {*experiments.NAMES, *runs.REMEDIES}
 
 

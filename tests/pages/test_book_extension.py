@@ -5,6 +5,7 @@ import re
 import pytest
 from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
 
 import book_extension
 from tfp_gaps.book.ledger import claims
@@ -46,7 +47,7 @@ def built(tmp_path, monkeypatch):
             f"# Start\n\n{text}\n\n```{{toctree}}\nconditioning\n```\n"
         )
         (source / "conditioning.md").write_text(f"# Conditioning\n\nFirst.\n\n{text}\n")
-        with warnings.open("w") as log:
+        with warnings.open("w") as log, docutils_namespace():
             app = Sphinx(
                 source,
                 None,

@@ -111,9 +111,34 @@ def test_stored_runs_of_a_set_differ_in_their_look_ahead_alone(stored_set):
     name, scale, variant = stored_set
     stored = MODULES[name].stored(scale, variant)
     assert stored[0]["lookahead"] == 0 and stored[-1]["lookahead"] is None
-    for key in ("num_parameters", "seeds", "size", "data"):
+    for key in ("num_parameters", "seeds", "data"):
         assert len({json.dumps(result[key], sort_keys=True) for result in stored}) == 1, key
+    assert len({json.dumps(size_but_what_was_chosen(result)) for result in stored}) == 1
     assert len(stored[0]["seeds"]) >= 3
+
+
+def size_but_what_was_chosen(result):
+    """The size of a stored run without the settings that its arm chose from the common grid."""
+    size = json.loads(json.dumps(result["size"], sort_keys=True))
+    label = conditions.LookAhead.of(result["lookahead"]).label
+    for chosen in size.get("chosen", {}).values():
+        for key in chosen:
+            value = size["design"]["joint"].pop(key, None)
+            assert value == size["chosen"].get(label, {}).get(key, value)
+    return size
+
+
+def test_each_arm_has_the_settings_that_were_chosen_for_it():
+    size = benchmark.Size(
+        design=uav.BENCHMARK.size("smoke").design,
+        num_bound=8, num_iwae=8, num_samples=2, num_filter=8, num_particles=8, start=2,
+        chosen={"partial": {"kl_warmup_steps": 7}},
+    )  # fmt: skip
+    before = size.design.joint.kl_warmup_steps
+    assert before != 7
+    assert size.under(conditions.LookAhead(0)).design.joint.kl_warmup_steps == 7
+    assert size.under(conditions.LookAhead(1)) == size.under(conditions.FULL) == size
+    assert size.under(conditions.LookAhead(0)).design.refit == size.design.refit
 
 
 # Known answers ------------------------------------------------------------------------------------
