@@ -3,9 +3,8 @@
 Data x that share an embedding c get one q(theta | c). With E over p(x | c), each objective has its
 own best density:
 
-    ELBO, reverse KL:          min_q E KL(q || p(theta | x))   at  q ~ exp E ln p(theta | x),
-    posterior estimation,
-    forward KL:                min_q E KL(p(theta | x) || q)   at  q = E p(theta | x) = p(theta | c),
+    ELBO:                   min_q E KL(q || p(theta | x))   at  q ~ exp E ln p(theta | x),
+    posterior estimation:   min_q E KL(p(theta | x) || q)   at  q = E p(theta | x) = p(theta | c),
 
 the product of the full posteriors (their geometric mean) and their mixture. Everything here is a
 distribution over the nodes of a grid, given by its log masses. The second objective is that of

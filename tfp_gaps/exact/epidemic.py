@@ -18,7 +18,7 @@ Gammas too, and their mixture is the prior times P(n | ratio): both are known wi
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tfp
@@ -47,18 +47,27 @@ class Epidemic:
 
     Args:
         num_susceptible: people who can be infected at the start, >= 1.
-        shapes: of the Gamma priors of contact and recovery rate, > 1.
+        shapes: of the Gamma priors of contact and recovery rate, two numbers of at least 2: below,
+            times have no mean.
         prior_rates: of the same priors, in weeks.
+
+    Raises:
+        ValueError: if a number is out of range.
 
     >>> world = Epidemic(20)
     >>> world.sample(3, seed=0).cases
-    array([ 0, 20,  9])
+    array([6, 0, 6])
     """
 
     def __init__(self, num_susceptible, shapes=(3.0, 3.0), prior_rates=(1.5, 3.0)):
         self.num_susceptible = _checks.integer(num_susceptible, "num_susceptible", minimum=1)
         self.shapes = _checks.positive_array(shapes, "shapes", ndim=1)
         self.prior_rates = _checks.positive_array(prior_rates, "prior_rates", ndim=1)
+        if self.shapes.shape != (2,) or self.prior_rates.shape != (2,) or self.shapes.min() < 2:
+            raise ValueError(
+                f"shapes and prior_rates must hold a number each for contact and recovery, shapes "
+                f"of at least 2, but are {self.shapes.tolist()} and {self.prior_rates.tolist()}."
+            )
 
     @property
     def sizes(self):
@@ -135,13 +144,17 @@ class Epidemic:
             return np.stack([np.interp(values, edges, row) for values, row in rows])
         scales = self._joint_rate(_LOG_RATIOS)
         values = np.exp(log_recovery)[..., np.newaxis]
-        return np.sum(masses[:, np.newaxis] * special.gammainc(self.shapes.sum(), scales * values), -1)
+        return np.sum(
+            masses[:, np.newaxis] * special.gammainc(self.shapes.sum(), scales * values), -1
+        )
 
     def expected_statistics(self):
         """E[A | n] and E[B | n], weeks, [sizes] each."""
         weights = self._log_ratio_masses() / self._walk(_LOG_RATIOS)[0]
         # Times scale with 1 / recovery, whose mean given the ratio is that of an inverse Gamma.
-        times = self._walk(_LOG_RATIOS)[1:] * self._joint_rate(_LOG_RATIOS) / (self.shapes.sum() - 1)
+        times = (
+            self._walk(_LOG_RATIOS)[1:] * self._joint_rate(_LOG_RATIOS) / (self.shapes.sum() - 1)
+        )
         return np.sum(times * weights, axis=-1) / self.size_probs()
 
     def _gammas(self, cases, exposure, burden):

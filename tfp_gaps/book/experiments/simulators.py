@@ -122,7 +122,7 @@ def train(
     *,
     shown="final size",
     num_data=20_000,
-    num_steps=1000,
+    num_steps=2000,
     batch_size=256,
     seeds=tuple(range(8)),
 ):
@@ -245,13 +245,18 @@ def judge(world, found, posterior, objective, *, num_draws=4000, seed=1_000_003)
 def targets(world, found):
     """What the product and the mixture themselves would be judged as: two `Judged` of one entry."""
     product, probs, levels = world.product(), found.size_probs, np.array([0.05, 0.95])
-    shapes, rates = (np.moveaxis(each.numpy(), -1, 0) for each in (product.concentration, product.rate))
+    shapes, rates = (
+        np.moveaxis(each.numpy(), -1, 0) for each in (product.concentration, product.rate)
+    )
     recovery = np.log(stats.gamma.ppf(levels, shapes[1][:, None], scale=1 / rates[1][:, None]))
     ratio = stats.betaprime.ppf(levels, shapes[0][:, None], shapes[1][:, None])
     ratio = np.log(ratio * (rates[1] / rates[0])[:, None])
     inside = [
         probs @ np.diff(below, axis=1)
-        for below in (world.mixture_below(log_recovery=recovery), world.mixture_below(log_ratio=ratio))
+        for below in (
+            world.mixture_below(log_recovery=recovery),
+            world.mixture_below(log_ratio=ratio),
+        )
     ]
     nodes = np.linspace(-8, 6, 281)
     below = world.mixture_below(log_recovery=np.tile(nodes, [len(probs), 1]))
