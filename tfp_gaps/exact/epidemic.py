@@ -6,7 +6,7 @@ In a population of N = num_susceptible + 1, of which one is ill at the start,
     recovery   (S, I) -> (S, I - 1)      at rate  recovery * I,        until nobody is ill.
 
 Of an outbreak x the likelihood needs the number of infections n, the exposure A = int S I / N dt
-and the burden B = int I dt (Becker and Britton 1999),
+and the burden B = int I dt (Andersson and Britton 2000),
 
     ln p(x | rates) = n ln contact - contact A + (n + 1) ln recovery - recovery B + const(x),
 
