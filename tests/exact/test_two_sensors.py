@@ -253,3 +253,35 @@ def test_bad_noises_are_refused(bad, which):
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(TwoSensors(1.0, 0.5))
+
+
+@pytest.mark.parametrize("noises", [(1.0, 0.5), (0.5, 2.0)])
+def test_wake_and_sleep_take_turns_until_neither_moves(noises):
+    """From far away, with exact steps written out under the law of the data."""
+    world = TwoSensors(*noises)
+    data = np.eye(2) * np.square(noises) + 1
+    v, v_unseen = 5.0, 7.0
+    for _ in range(2000):
+        slope, variance = 1 / (1 + v), v / (1 + v)  # p_theta(z | c), what q learns asleep
+        v = (1 - slope) ** 2 * data[0, 0] + variance
+        v_unseen = data[1, 1] - 2 * slope * data[0, 1] + slope**2 * data[0, 0] + variance
+    learned = world.learn_wake_sleep()
+    np.testing.assert_allclose(
+        [learned.variance_seen, learned.variance_unseen], [v, v_unseen], rtol=1e-6
+    )
+    rest = TwoSensors(math.sqrt(v), math.sqrt(v_unseen))
+    model = stats.multivariate_normal(cov=np.eye(2) * [v, v_unseen] + 1)
+    # E ln p over data, from the entropy of the data and a divergence of Gaussians.
+    inverse = np.linalg.inv(model.cov)
+    kl = 0.5 * (
+        np.trace(inverse @ data) - 2 + np.log(np.linalg.det(model.cov) / np.linalg.det(data))
+    )
+    assert learned.log_likelihood_loss == pytest.approx(kl, abs=1e-6)
+    # The bound of that q: on data of the law, per datum, averaged by quadrature over both readings.
+    nodes, weights = np.polynomial.hermite_e.hermegauss(12)
+    weights = np.outer(weights, weights) / weights.sum() ** 2
+    seen, unseen = np.einsum(
+        "ij,jab->iab", np.linalg.cholesky(data), np.stack(np.meshgrid(nodes, nodes, indexing="ij"))
+    )
+    elbo = rest.elbo(seen, unseen, seen / (1 + v), v / (1 + v))
+    assert learned.elbo == pytest.approx(np.sum(weights * elbo), abs=1e-6)

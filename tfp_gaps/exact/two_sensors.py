@@ -27,7 +27,7 @@ class LinearQ(NamedTuple):
 
 
 class LearnedSensors(NamedTuple):
-    """The generative model that maximises the ELBO of the best partial q.
+    """A generative model that was learned with a partial q.
 
     c = loading_seen z + e, c' = loading_unseen z + e', with variance_seen, variance_unseen of the
     errors. `log_likelihood_loss` is E ln p_true - E ln p_learned and `gap` the conditioning gap
@@ -284,6 +284,29 @@ class TwoSensors:
         elbo, log_likelihood, gap = self._objective(parameters)
         loss_of_likelihood = self.expected_evidence() - log_likelihood
         return LearnedSensors(*map(float, (*parameters, elbo, loss_of_likelihood, gap)))
+
+    def learn_wake_sleep(self):
+        """Fit both variances with the filter of the model in place of the best q(z | c).
+
+        Two steps take turns until neither moves: q is trained on what the model dreams, which is
+        neural posterior estimation and ends at the model's own p_theta(z | c) (Hinton et al. 1995);
+        the model is fitted to data with z drawn from q. With loadings of one both rest at
+
+            v = noise_seen^2,   v' = noise_unseen^2 + 2 S_F.
+
+        Returns:
+            `LearnedSensors`; `elbo` is the bound with that q, `gap` that of the best q.
+
+        >>> learned = TwoSensors(1.0, 0.5).learn_wake_sleep()
+        >>> print(f"{learned.variance_unseen:.2f} {learned.log_likelihood_loss:.3f}")
+        1.25 0.138
+        """
+        v, filtered = self.noise_seen**2, self.filter_variance()
+        v_unseen = self.noise_unseen**2 + 2 * filtered
+        _, log_likelihood, gap = self._objective((1.0, 1.0, v, v_unseen))
+        elbo = 0.5 * math.log(filtered / (v * v_unseen)) - _LOG_2PI - 1
+        loss = self.expected_evidence() - log_likelihood
+        return LearnedSensors(1.0, 1.0, v, v_unseen, elbo, loss, gap)
 
     def _objective(self, parameters):
         """Expected ELBO, expected log-likelihood and conditioning gap at given parameters."""

@@ -20,6 +20,7 @@ PLACES = {
     "amortisation": AMORTISATION,
     "conditioning": ("conditioning",),
     "half-an-image": ("conditioning",),
+    "simulators": ("conditioning",),
     "linear-gaussian": ("conditioning",),
     "learning": ("conditioning",),
     "digits": ("conditioning",),
