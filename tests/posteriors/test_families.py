@@ -10,7 +10,7 @@ from tfp_gaps.posteriors import families
 
 SMALL = {"num_steps": 2, "num_hidden": 7, "context_size": 3}
 FLOWS = families.NAMES[2:]
-WITH_LOG_PROB = families.NAMES[:4]
+WITH_LOG_PROB = (*families.NAMES[:4], "inverse autoregressive flow")
 
 
 def make(name, latent_size=2):
@@ -82,7 +82,7 @@ def log_determinant(function, e):
     return moved.numpy(), np.linalg.slogdet(jacobian.astype(np.float64))[1]
 
 
-@pytest.mark.parametrize("name", WITH_LOG_PROB)
+@pytest.mark.parametrize("name", [*WITH_LOG_PROB, "planar flow"])
 @pytest.mark.parametrize("size", [2, 3])
 def test_density_of_a_draw_is_the_change_of_variables(name, size):
     family = make(name, size)
@@ -97,8 +97,9 @@ def test_density_of_a_draw_is_the_change_of_variables(name, size):
     drawn = families.draw(family, own, e)
     # Float32 through four layers.
     np.testing.assert_allclose(drawn.log_density[:, 0, 0], expected, atol=2e-4)
-    again = family.log_prob(own.outputs, own.weights, drawn.latents)
-    np.testing.assert_allclose(again, drawn.log_density, atol=5e-4)
+    if name in WITH_LOG_PROB:
+        again = family.log_prob(own.outputs, own.weights, drawn.latents)
+        np.testing.assert_allclose(again, drawn.log_density, atol=5e-4)
 
 
 def test_auxiliary_density_is_the_change_of_variables_less_the_reverse_model():
@@ -124,7 +125,9 @@ def test_auxiliary_density_is_the_change_of_variables_less_the_reverse_model():
     np.testing.assert_allclose(drawn.log_density[:, 0, 0], joint - log_reverse, atol=2e-4)
 
 
-@pytest.mark.parametrize(("name", "size"), [*((n, 2) for n in WITH_LOG_PROB), (FLOWS[2], 1)])
+@pytest.mark.parametrize(
+    ("name", "size"), [*((n, 2) for n in (*WITH_LOG_PROB, FLOWS[4])), (FLOWS[2], 1)]
+)
 def test_draws_weigh_any_density_to_one(name, size):
     # E[p(z) / q(z)] = 1 for every density p, and with the auxiliary flow's stand-in
     # E[p(z) r(v | z) / q(z, v)] = 1: this makes IWAE a bound. The plane is that of the noise.
@@ -137,6 +140,67 @@ def test_draws_weigh_any_density_to_one(name, size):
     ratio = np.exp(log_p - drawn.log_density.numpy())[:, 0]
     mass = stats.norm.pdf(e).prod(-1) * area
     np.testing.assert_allclose(mass @ ratio, 1.0, atol=2e-3)
+
+
+def test_an_autoregressive_layer_shows_a_dimension_those_before_it_alone():
+    family = make("inverse autoregressive flow", 4)
+    own = parameters(family, count=1)
+    layer = family._layers(own.outputs, own.weights)[0]
+    e = tf.constant(np.random.default_rng(0).normal(size=[1, 1, 1, 4]), tf.float32)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(e)
+        rows = tf.unstack(layer.forward(e), axis=-1)
+    jacobian = np.stack([np.ravel(tape.gradient(row, e)) for row in rows])
+    assert (np.triu(jacobian, 1) == 0).all() and (np.abs(jacobian[np.tril_indices(4)]) > 1e-4).all()
+
+
+def test_an_autoregressive_layer_of_two_dimensions_is_affine_coupling():
+    # Both with tanh units over the first dimension; the coupling layer leaves that one alone.
+    family, coupling = make("inverse autoregressive flow"), make("affine flow")
+    own = parameters(family, count=1)
+    inputs, context, bias, kernel, last = own.weights[:5]
+    kernel, last = kernel[..., 1::2], last[..., 1::2]
+    layer = family._layers(own.outputs, own.weights)[0]
+    weights = [inputs[:, :1], context, bias, kernel, last]
+    e = noise(family, count=1)
+    values = own.outputs[..., 4:]
+    fixed = coupling._layers._bijector(0, e[..., :1], values, weights).forward(e)[..., 1]
+    shift, raw = (tf.squeeze(part) for part in tf.split(_network(e, values, weights), 2, -1))
+    # One adds the shift after it has scaled, the other subtracts it before.
+    scale = 2 * tf.sigmoid(raw)
+    moved = layer.forward(e)[..., 1]
+    np.testing.assert_allclose(
+        tf.squeeze(moved) / scale + shift, (tf.squeeze(fixed) - shift) / scale, atol=1e-5
+    )
+
+
+def _network(e, context, weights):
+    inputs, from_context, bias, kernel, last = weights
+    hidden = tf.tanh(e[..., :1] @ inputs + context @ from_context + bias)
+    return hidden @ kernel + last
+
+
+def test_planar_maps_are_those_of_the_paper_and_invertible():
+    family = families.make("planar flow", 3, num_steps=1)
+    rng = np.random.default_rng(0)
+    outputs, shared = rng.normal(size=[1, 1, family.num_outputs]), rng.normal(size=[1, 3, 2])
+    outputs[..., 9:12] = -20.0 * (shared[0, :, 0] + outputs[0, 0, 6:9])  # u against w
+    own = families.Parameters(
+        tf.constant(outputs, tf.float32), [tf.constant(shared, tf.float32)], False
+    )
+    e = noise(family, count=1)
+    values = e.numpy()[:, 0, 0].astype(float)
+    for first, direction in ((6, shared[0, :, 0]), (13, shared[0, :, 1])):
+        w = outputs[0, 0, first : first + 3] + direction
+        u, b = outputs[0, 0, first + 3 : first + 6], outputs[0, 0, first + 6]
+        # m(x) = ln(1 + exp x) - 1, in the paper; moved so that m(0) = 0.
+        m = np.log1p(np.exp(w @ u + np.log(np.e - 1))) - 1
+        u = u + (m - w @ u) * w / (w @ w)
+        assert w @ u > -1 - 1e-9
+        values = values + np.tanh(values @ w + b)[:, None] * u
+    expected = outputs[0, 0, :3] + np.exp(outputs[0, 0, 3:6]) * values
+    drawn = families.draw(family, own, e)
+    np.testing.assert_allclose(drawn.latents[:, 0, 0], expected, rtol=1e-4, atol=1e-4)
 
 
 # --- start ----------------------------------------------------------------------------------------
@@ -274,6 +338,7 @@ def test_outputs_for_another_size_are_refused(name):
     [
         ("affine flow", 1, "needs latent_size of at least 2"),
         ("spline flow", 1, "needs latent_size of at least 2"),
+        ("inverse autoregressive flow", 1, "needs latent_size of at least 2"),
         ("mean field", 2, "Unknown family 'mean field'. Known: factorised, full covariance"),
         ("factorised", 0, "latent_size must be an integer and >= 1"),
     ],
@@ -283,12 +348,13 @@ def test_bad_families_are_refused(name, size, message):
         make(name, size)
 
 
-def test_a_flow_without_layers_is_refused():
+@pytest.mark.parametrize("name", ["affine flow", *FLOWS[3:]])
+def test_a_flow_without_layers_is_refused(name):
     with pytest.raises(ValueError, match="num_steps must be an integer and >= 1"):
-        families.make("affine flow", 2, num_steps=0)
+        families.make(name, 2, num_steps=0)
 
 
-@pytest.mark.parametrize("name", ["factorised", "full covariance", "auxiliary flow"])
+@pytest.mark.parametrize("name", ["factorised", "full covariance", "auxiliary flow", "planar flow"])
 def test_one_dimension_is_enough_for_these(name):
     family = make(name, 1)
     drawn = families.draw(family, parameters(family), noise(family))

@@ -13,6 +13,8 @@ The families, from the poorest to the richest:
     full covariance  z = m + L e
     affine flow      z = m + s f(e),   f: coupling layers with affine maps (Dinh et al. 2017)
     spline flow      z = m + s f(e),   f: coupling layers with splines (Durkan et al. 2019)
+    inverse autoregressive flow        f: each dimension given those before it (Kingma et al. 2016)
+    planar flow      z = m + s f(e),   f: maps e + u tanh(w'e + b) (Rezende and Mohamed 2015)
     auxiliary flow   (z, v) = f(m + s e, v_0): affine coupling between z and an auxiliary v
                      (Ranganath et al. 2016, Cremer et al. 2018)
 
@@ -31,11 +33,21 @@ from tfp_gaps.networks import Dense, linear, split_seeds
 
 tfb = tfp.bijectors
 
-NAMES = ("factorised", "full covariance", "affine flow", "spline flow", "auxiliary flow")
+NAMES = (
+    "factorised",
+    "full covariance",
+    "affine flow",
+    "spline flow",
+    "auxiliary flow",
+    "inverse autoregressive flow",
+    "planar flow",
+)
 _SPLINE_RANGE = 6.0
 """Splines act on (-6, 6), in standard deviations of the base; beyond they are the identity."""
 
 _SMALLEST_BIN = 1e-2
+_UNIT_SOFTPLUS = 0.5413248546129181
+"""Where softplus is one: ln(e - 1)."""
 
 
 class Draw(NamedTuple):
@@ -56,7 +68,7 @@ def make(name, latent_size, **options):
       name: one of `NAMES`.
       latent_size: dimensions of z.
       **options: of flows: num_steps, num_hidden, context_size, num_bins (spline flow only); a
-        Gaussian has none and leaves them aside.
+        Gaussian has none and leaves them aside, and a planar flow has the first alone.
 
     >>> make("full covariance", 3).num_outputs
     9
@@ -69,6 +81,11 @@ def make(name, latent_size, **options):
         return FullCovariance(latent_size)
     if name == "auxiliary flow":
         return AuxiliaryFlow(latent_size, **options)
+    if name == "inverse autoregressive flow":
+        return InverseAutoregressiveFlow(latent_size, **options)
+    if name == "planar flow":
+        own = {"num_steps": options["num_steps"]} if "num_steps" in options else {}
+        return PlanarFlow(latent_size, **own)
     return CouplingFlow(latent_size, kind=name.split()[0], **options)
 
 
@@ -163,11 +180,7 @@ class CouplingFlow:
     def __init__(
         self, latent_size, kind, *, num_steps=2, num_hidden=50, context_size=20, num_bins=8
     ):
-        if latent_size < 2:
-            raise ValueError(
-                f"a coupling flow needs latent_size of at least 2, but it is {latent_size}: one "
-                f"part of z transforms the other. Use the auxiliary flow, or another family."
-            )
+        _check_parts("a coupling flow", latent_size)
         self.name = f"{kind} flow"
         self.latent_size = self.num_noise = latent_size
         self.num_outputs = 2 * latent_size + context_size
@@ -194,6 +207,120 @@ class CouplingFlow:
         moved = (latents - mean) * tf.exp(-log_scale)
         noise, log_determinant = self._layers.inverse(moved, context, weights)
         return standard_normal_log_prob(noise) - log_determinant - tf.reduce_sum(log_scale, -1)
+
+
+class InverseAutoregressiveFlow:
+    """m + s f(e), with f a chain of TFP inverse autoregressive layers, the order reversed between.
+
+    A layer moves every dimension at once, z_i = (e_i - t(e_<i)) s(e_<i); with two dimensions it is
+    an affine coupling layer that also shifts and scales the first one. Arguments as in
+    `CouplingFlow`; there are two layers for each of `num_steps`.
+    """
+
+    name = "inverse autoregressive flow"
+
+    def __init__(self, latent_size, *, num_steps=2, num_hidden=50, context_size=20):
+        _check_parts("an autoregressive flow", latent_size)
+        _checks.integer(num_steps, "num_steps", minimum=1)
+        self.latent_size = self.num_noise = latent_size
+        self.num_outputs = 2 * latent_size + context_size
+        self._num_layers = 2 * num_steps
+        self._conditioner = _Conditioner(latent_size, context_size, num_hidden, 2 * latent_size)
+        # A hidden unit of degree k sees the first k dimensions, and is seen by those after them.
+        degrees = 1 + tf.range(num_hidden) % (latent_size - 1)
+        places = tf.range(latent_size)
+        self._sees = tf.cast(places[:, tf.newaxis] < degrees, tf.float32)
+        seen = tf.cast(degrees[:, tf.newaxis] <= places, tf.float32)
+        self._seen = tf.concat([seen, seen], -1)  # by shifts and by scales
+
+    def make_weights(self, seeds):
+        """Weights of the networks inside the layers, masked ones included."""
+        parts = split_seeds(seeds, self._num_layers)
+        return [weight for own in parts for weight in self._conditioner.make_weights(own)]
+
+    def draw(self, outputs, weights, noise):
+        """As `Factorised.draw`."""
+        mean, log_scale = _moments(self, outputs)
+        moved, total = noise, 0.0
+        for layer in self._layers(outputs, weights):
+            total += layer.forward_log_det_jacobian(moved, event_ndims=1)
+            moved = layer.forward(moved)[..., ::-1]
+        log_density = standard_normal_log_prob(noise) - total - tf.reduce_sum(log_scale, -1)
+        return Draw(mean + tf.exp(log_scale) * moved, log_density)
+
+    def log_prob(self, outputs, weights, latents):
+        """ln q at given latents [samples, rows, batch, latent], nats; dimension by dimension."""
+        mean, log_scale = _moments(self, outputs)
+        moved, total = (latents - mean) * tf.exp(-log_scale), 0.0
+        for layer in reversed(self._layers(outputs, weights)):
+            moved = moved[..., ::-1]
+            total += layer.inverse_log_det_jacobian(moved, event_ndims=1)
+            moved = layer.inverse(moved)
+        return standard_normal_log_prob(moved) + total - tf.reduce_sum(log_scale, -1)
+
+    def _layers(self, outputs, weights):
+        context, count = outputs[..., 2 * self.latent_size :], _Conditioner.COUNT
+        parts = [weights[first : first + count] for first in range(0, len(weights), count)]
+        return [self._layer(context, own) for own in parts]
+
+    def _layer(self, context, weights):
+        from_inputs, from_context, bias, kernel, last_bias = weights
+        masked = [from_inputs * self._sees, from_context, bias, kernel * self._seen, last_bias]
+
+        def shift_and_log_scale(values):
+            shift, raw_scale = tf.split(self._conditioner(values, context, masked), 2, axis=-1)
+            return shift, -_log_scale(raw_scale)
+
+        return tfb.Invert(tfb.MaskedAutoregressiveFlow(shift_and_log_scale, unroll_loop=True))
+
+
+class PlanarFlow:
+    """m + s f(e), with f a chain of maps e + u tanh(w'e + b); outputs are m, ln s and all w, u, b.
+
+    What multiplies the hyperbolic tangent is u moved along w until w'u > -1, so that every map is
+    invertible (Rezende and Mohamed 2015, appendix A). The inverse has no closed form, hence there
+    is no `log_prob`. To the w of a datum shared ones are added, which are not zero at the start.
+
+    Args:
+      latent_size: dimensions of z.
+      num_steps: pairs of maps.
+    """
+
+    name = "planar flow"
+
+    def __init__(self, latent_size, *, num_steps=2):
+        _checks.integer(num_steps, "num_steps", minimum=1)
+        self.latent_size = self.num_noise = latent_size
+        self._num_maps = 2 * num_steps
+        self.num_outputs = 2 * latent_size + self._num_maps * (2 * latent_size + 1)
+
+    def make_weights(self, seeds):
+        """The w that data share, [rows, latent, maps]."""
+        return [Dense(self.latent_size, self._num_maps, seeds=seeds, name="directions").kernel]
+
+    def draw(self, outputs, weights, noise):
+        """As `Factorised.draw`."""
+        mean, log_scale = _moments(self, outputs)
+        moved, total = noise, 0.0
+        for direction, along, offset in self._maps(outputs, weights[0]):
+            inner = tf.reduce_sum(direction * along, -1, keepdims=True)
+            # w'u of the map: as given near zero, and never below minus one.
+            allowed = tf.nn.softplus(inner + _UNIT_SOFTPLUS) - 1.0
+            square = tf.reduce_sum(direction**2, -1, keepdims=True)
+            along += (allowed - inner) * direction / square
+            bent = tf.tanh(tf.reduce_sum(direction * moved, -1, keepdims=True) + offset)
+            moved += along * bent
+            total += tf.math.log1p((1.0 - bent**2) * allowed)[..., 0]
+        log_density = standard_normal_log_prob(noise) - total - tf.reduce_sum(log_scale, -1)
+        return Draw(mean + tf.exp(log_scale) * moved, log_density)
+
+    def _maps(self, outputs, shared):
+        """w, u [rows, batch, latent] and b [rows, batch, 1] of each map."""
+        size = self.latent_size
+        parts = tf.split(outputs[..., 2 * size :], self._num_maps, axis=-1)
+        for part, direction in zip(parts, tf.unstack(shared, axis=-1), strict=True):
+            own, along, offset = tf.split(part, [size, size, 1], axis=-1)
+            yield own + direction[:, tf.newaxis], along, offset
 
 
 class AuxiliaryFlow:
@@ -232,6 +359,20 @@ class AuxiliaryFlow:
             (auxiliary - reverse_mean) * tf.exp(-reverse_log_scale)
         ) - tf.reduce_sum(reverse_log_scale, -1)
         return Draw(latents, log_density - log_determinant - reverse)
+
+
+def _check_parts(what, latent_size):
+    """Refuse a single dimension where one part of z transforms the other."""
+    if latent_size < 2:
+        raise ValueError(
+            f"{what} needs latent_size of at least 2, but it is {latent_size}: one "
+            f"part of z transforms the other. Use the auxiliary flow, or another family."
+        )
+
+
+def _log_scale(raw):
+    """Log of a scale between 0 and 2, which is 1 where raw is zero."""
+    return tf.cast(tf.math.log(2.0), raw.dtype) + tf.math.log_sigmoid(raw)
 
 
 def _moments(family, outputs):
@@ -318,7 +459,7 @@ class _CouplingLayers:
         masked = self._masked[index]
         if self._kind == "affine":
             shift, raw_scale = tf.split(raw, 2, axis=-1)
-            log_scale = tf.cast(tf.math.log(2.0), raw.dtype) + tf.math.log_sigmoid(raw_scale)
+            log_scale = _log_scale(raw_scale)
             return tfb.RealNVP(
                 num_masked=masked, shift_and_log_scale_fn=lambda *_, **__: (shift, log_scale)
             )

@@ -518,11 +518,11 @@ def parameters_of(gaussians, *, correlated):
     return families.Parameters(tf.constant([rows], tf.float32), [], False)
 
 
-def _own_start(family, mean, log_scale, seed):
-    """Every image its own q: the given Gaussian, with layers of its own seed."""
+def own_start(family, mean, log_scale, seed):
+    """Every image its own q: the given Gaussian [images, latent], with layers of its own seed."""
     count = len(mean)
     seeds = replica_seeds(range(count), "flow start", seed)
-    shape = [count, 1, 2]
+    shape = [count, 1, family.latent_size]
     start = families.gaussian_start(
         family,
         tf.reshape(tf.cast(mean, tf.float32), shape),
@@ -558,14 +558,14 @@ def draws(family, parameters, image, num, *, seed):
     return families.draw(family, own, noise).latents.numpy()[:, 0, 0]
 
 
-def _noise_nodes(num=41, half_width=5.0):
+def _noise_nodes(num, half_width=5.0):
     """Nodes of the noise [num * num, 2] and their share of a standard normal, sums to one."""
     points = Grid.square(half_width, num).points
     weights = np.exp(-0.5 * np.sum(points**2, 1))
     return points.astype(np.float32), weights / weights.sum()
 
 
-def exact_elbo(model, family, parameters, images, images_at_once=2):
+def exact_elbo(model, family, parameters, images, images_at_once=2, num_nodes=41):
     """L[q](x) of one q per image, by quadrature over the noise that q transforms.
 
     Where q's map is a flow this takes no inverse, and where q has mass does not matter.
@@ -576,6 +576,7 @@ def exact_elbo(model, family, parameters, images, images_at_once=2):
       parameters: `families.Parameters` [1, images, ...].
       images: [images, pixels].
       images_at_once: images per call, bounds the memory.
+      num_nodes: of the noise, along each axis.
 
     Returns:
       float64 [images], nats.
@@ -589,7 +590,7 @@ def exact_elbo(model, family, parameters, images, images_at_once=2):
             f"a bound by quadrature needs a family with 2 dimensions of noise, but {family.name!r} "
             f"has {family.num_noise}. Estimate its bound from draws: bounds.evaluate_static."
         )
-    points, weights = _noise_nodes()
+    points, weights = _noise_nodes(num_nodes)
 
     @tf.function
     def log_weights(own, part):
@@ -694,7 +695,7 @@ def best_flows(model, name, starts, nodes, images, settings, *, seed):
     moments = [own.moments() for own in nodes]
     outputs.append([[*mean, *0.5 * np.log(np.diag(covariance))] for mean, covariance in moments])
     num_starts, rows = len(outputs), np.concatenate(outputs)
-    start = _own_start(family, rows[:, :2], rows[:, 2:], seed)
+    start = own_start(family, rows[:, :2], rows[:, 2:], seed)
     repeated = np.tile(np.asarray(images, np.float32), [num_starts, 1])
     found = local.optimise(model, family, start, repeated[np.newaxis], settings, seed=seed)
     ends = evaluate(model, family, found.parameters, [*nodes] * num_starts, repeated, seed=seed)

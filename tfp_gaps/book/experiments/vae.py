@@ -244,11 +244,19 @@ def fit(splits, size, *, seeds, visible=None, watch=None, progress=None, **optio
     return _fit(model, posterior, variables, splits, size, seeds, "joint", options)
 
 
-def fit_posterior(model, splits, size, *, seeds, visible=None, **options):
-    """Train a fresh posterior on a model that is held fixed; arguments as in `fit`."""
-    posterior = new_posterior(size, seeds, visible=visible)
+def fit_posterior(model, splits, size, *, seeds, visible=None, posterior=None, **options):
+    """Train a fresh posterior on a model that is held fixed; arguments as in `fit`.
+
+    `posterior` is trained in place of one that has the sizes given, all of which it shares but
+    the encoder; its encoder's name tells checkpoints apart.
+    """
+    what = "posterior"
+    if posterior is None:
+        posterior = new_posterior(size, seeds, visible=visible)
+    else:
+        what += f" with {posterior.encoder.name}"
     variables = list(posterior.trainable_variables)
-    return _fit(model, posterior, variables, splits, size, seeds, "posterior", options)
+    return _fit(model, posterior, variables, splits, size, seeds, what, options)
 
 
 def new_posterior(size, seeds, visible=None):
@@ -267,7 +275,7 @@ def new_posterior(size, seeds, visible=None):
 def _fit(model, posterior, variables, splits, size, seeds, what, options):
     seen = "all" if posterior.visible is None else f"pixels {_digest([posterior.visible])}"
     identity = f"{_networks(size)} {splits.source} trains {what}, sees {seen}"
-    if what == "posterior":
+    if what != "joint":
         identity += f", of model {_digest(model.variables)}"
     history = training.fit(
         bounds.negative_elbo(model, posterior),
