@@ -82,6 +82,14 @@ class _Environment:
         """The rest of the state, which comes after it."""
         return state[..., self.observation_size :]
 
+    def edge(self, shown):
+        """What to add to the cost of a place so that its gradient knows of the world's edge, [...].
+
+        Args:
+          shown: [..., observation], what the sensor shows of it without noise.
+        """
+        return tf.zeros(tf.shape(shown)[:-1])
+
     def deviation(self, cloud, points):
         """How far points lie from the mean of a cloud, in what the sensor shows of both.
 
@@ -114,6 +122,10 @@ class _Hike(_Environment):
     def reward(self, state, action, next_state):
         """Of the place reached, less the effort."""
         return self.shown_reward(state[..., :2], action, next_state[..., :2])
+
+    def edge(self, shown):
+        """Two for every .02 that a coordinate is beyond .97; the fall to -6 itself has no slope."""
+        return tf.reduce_sum(2.0 * tf.nn.softplus((tf.abs(shown) - 0.97) / 0.02), -1)
 
     def shown_reward(self, shown, action, next_shown):
         """The reward from what the sensor shows, without its noise, before and after."""
