@@ -59,6 +59,13 @@ def test_with_memory_the_search_finds_what_riccati_says(sizes):
     assert best * (1 - 1e-9) <= cost <= best * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("transition", [1.0, 1.05])
+def test_a_model_that_runs_away_is_caught_first(transition):
+    model = dataclasses.replace(SCALAR, transition=np.array([[transition]]))
+    cost = lqg.closed_loop_cost(model, lqg_policy.optimise(model, 1))
+    assert cost == pytest.approx(lqg.optimal_cost(model), rel=1e-6)
+
+
 def test_without_memory_the_search_finds_the_best_gain():
     policy = lqg_policy.optimise(SCALAR, 0)
     a, b, q, r, u = 0.95, 0.5, 0.1, 1.0, 0.1
@@ -101,6 +108,6 @@ def test_bad_input():
         lqg_policy.optimise(SCALAR, -1)
     with pytest.raises(ValueError, match="num_starts"):
         lqg_policy.optimise(SCALAR, 1, num_starts=0)
-    drifting = dataclasses.replace(SCALAR, transition=np.eye(1))
-    with pytest.raises(ValueError, match="certainty_equivalent"):
-        lqg_policy.optimise(drifting, 1)
+    adrift = dataclasses.replace(SCALAR, transition=np.eye(1), control=np.zeros((1, 1)))
+    with pytest.raises(ValueError, match="none of 2 searches"):
+        lqg_policy.optimise(adrift, 1, num_starts=2)

@@ -8,8 +8,11 @@ Riccati equation is solved and no filter is given: with as many memories as the 
 search can find the model's own filter and regulator, without memory the best gain on x_t alone.
 
 References: Levine and Athans 1970, On the determination of the optimal constant output feedback
-gains; Fazel et al. 2018, Global convergence of policy gradient methods for the LQR.
+gains; Fazel et al. 2018, Global convergence of policy gradient methods for the LQR; Perdomo et al.
+2021, Stabilizing dynamical systems via policy gradient methods.
 """
+
+import dataclasses
 
 import numpy as np
 import scipy.linalg
@@ -20,13 +23,18 @@ from tfp_gaps.exact._numerics import algebra, bfgs, riccati
 
 # Starts are small: a policy that does nothing is stable in a stable model.
 _START = 0.3
+# A model that is not stable is first damped to this spectral radius, then less and less.
+_DAMPED, _NUM_DAMPINGS = 0.9, 15
 
 
 def optimise(model, memory_size, *, num_starts=4, seed=0):
     """The linear policy that costs least in a model, searched by BFGS from random starts.
 
+    Where the model is not stable, no start is: A and B are then damped by a factor that rises to
+    one, and every search begins where the one before ended (Perdomo et al. 2021).
+
     Args:
-      model: a `lqg.System`, learned or true, that is stable without control.
+      model: a `lqg.System`, learned or true.
       memory_size: numbers that the policy remembers; 0 for u_t = -K x_t.
       num_starts: of the search; the best end is returned.
       seed: of the starts.
@@ -35,7 +43,8 @@ def optimise(model, memory_size, *, num_starts=4, seed=0):
       A `lqg.Controller`.
 
     Raises:
-      ValueError: for a negative size, no start, or if the model is not stable without control.
+      ValueError: for a negative size, no start, or if no policy was found that stabilises the
+        model.
 
     >>> model = lqg.System(0.95, 0.5, 0.1, 1.0, 1.0, 1.0, state_cost=1.0, control_cost=0.1)
     >>> costs = [lqg.closed_loop_cost(model, optimise(model, size)) for size in (0, 1)]
@@ -44,21 +53,38 @@ def optimise(model, memory_size, *, num_starts=4, seed=0):
     """
     _checks.integer(memory_size, "memory_size", minimum=0)
     _checks.integer(num_starts, "num_starts", minimum=1)
-    if riccati.spectral_radius(model.transition) >= 1.0 - riccati.ROUNDING:
-        raise ValueError(
-            "The search starts from policies that do little, so that the model must be stable "
-            f"without control, but its transition is {model.transition.tolist()}. Use "
-            "lqg.certainty_equivalent, which needs no start."
-        )
     shapes = _shapes(model, memory_size)
     rng = np.random.default_rng(seed)
     starts = _START * rng.standard_normal((num_starts, sum(np.prod(s) for s in shapes)))
 
-    def value_and_gradient(vector):
-        return _cost(model, _controller(vector, shapes), len(shapes))
+    for damped in _damped(model):
 
-    found = bfgs.minimise_each(value_and_gradient, starts, tolerance=1e-10, max_steps=2000)
-    return _controller(found.vectors[np.argmin(found.values)], shapes)
+        def value_and_gradient(vector, damped=damped):
+            return _cost(damped, _controller(vector, shapes), len(shapes))
+
+        found = bfgs.minimise_each(value_and_gradient, starts, tolerance=1e-10, max_steps=2000)
+        starts = found.vectors
+    best = np.argmin(found.values)
+    if not np.isfinite(found.values[best]):
+        raise ValueError(
+            f"A policy with {memory_size} memories should stabilise the model, but none of "
+            f"{num_starts} searches found one, for the transition {model.transition.tolist()}. "
+            "Give it as many memories as the model has states."
+        )
+    return _controller(found.vectors[best], shapes)
+
+
+def _damped(model):
+    """The model alone if it is stable; else damped ones before it, with less and less damping."""
+    radius = riccati.spectral_radius(model.transition)
+    if radius < 1.0 - riccati.ROUNDING:
+        return [model]
+    return [
+        dataclasses.replace(
+            model, transition=factor * model.transition, control=factor * model.control
+        )
+        for factor in np.linspace(_DAMPED / radius, 1.0, _NUM_DAMPINGS)
+    ]
 
 
 def _shapes(model, memory_size):
