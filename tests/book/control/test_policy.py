@@ -6,7 +6,7 @@ import pytest
 from tfp_gaps import training
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book.control.acting import weather
-from tfp_gaps.book.control.environments import Hike, MomentumHike, Pendulum
+from tfp_gaps.book.control.environments import Hike, MomentumHike, Pendulum, terrain
 from tfp_gaps.book.control.policy import Dream, Policy, negative_return, roll_out
 from tfp_gaps.book.experiments import imagined, known_dynamics
 from tfp_gaps.networks import replica_seeds
@@ -113,12 +113,16 @@ def test_training_finds_the_way_up():
     assert np.all(np.mean(after.states[-1][..., :2], (1, 2)) > -0.7)
 
 
-def test_the_edge_has_a_slope_outside_alone():
+def test_the_edge_gets_a_slope_and_keeps_its_height():
+    """Far inside and far outside nothing changes; half way the reward is half way."""
     hike = MomentumHike(0.1)
-    inside, outside = tf.constant([[0.5, -0.5]]), tf.constant([[1.17, 0.0], [0.0, -1.17]])
-    assert float(hike.edge(inside)[0]) < 1e-8
-    np.testing.assert_allclose(hike.edge(outside), 20.0, atol=1e-3)
-    np.testing.assert_array_equal(Pendulum(0.1).edge(outside), [0.0, 0.0])
+    places = tf.constant([[0.3, 0.5], [1.5, 0.0], [0.0, 1.0 - 1e-6], [0.0, 1.0 + 1e-6]])
+    taken = hike.edge(places).numpy()
+    np.testing.assert_allclose(taken[:2], 0.0, atol=1e-2)
+    smooth = (terrain(places) - taken).numpy()
+    assert smooth[2] == pytest.approx(smooth[3], abs=1e-3)
+    assert smooth[2] == pytest.approx((float(terrain(places[2])) - 6.0) / 2, abs=1e-2)
+    np.testing.assert_array_equal(Pendulum(0.1).edge(places), 0.0)
 
 
 def test_bad_input():

@@ -264,13 +264,14 @@ class Optimised(NamedTuple):
     cost: float
 
 
-def optimise(world, model, memory_size):
+def optimise(world, model, memory_size, *, num_starts=4):
     """Optimise a policy inside a model, and let it act on the true system.
 
     Args:
       world: a `World`.
       model: the `lqg.System` that it is optimised in.
       memory_size: numbers that it remembers; 0 for u_t = -K x_t.
+      num_starts: of the search.
 
     Returns:
       `Optimised`.
@@ -284,7 +285,7 @@ def optimise(world, model, memory_size):
     >>> [round(cost / best, 3) for cost in costs]
     [1.008, 1.0]
     """
-    policy = lqg_policy.optimise(model, memory_size)
+    policy = lqg_policy.optimise(model, memory_size, num_starts=num_starts)
     return Optimised(*(lqg.closed_loop_cost(each, policy) for each in (model, world.system)))
 
 
