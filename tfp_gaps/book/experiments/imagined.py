@@ -172,3 +172,12 @@ def shown_return(environment, world, states, actions):
     shown = world.emission(tf.constant(states))
     rewards = environment.shown_reward(shown[:-1], tf.constant(actions), shown[1:])
     return rewards.numpy().astype(np.float64).sum(0).tolist()
+
+
+def stored(scale, variant):
+    """Read the committed result.
+
+    Raises:
+      ResultError: if there is none, or it is incomplete or altered.
+    """
+    return results.stored("imagined", scale, variant, options="--seeds 0 1 2 3 4")[0]
