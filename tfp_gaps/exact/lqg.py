@@ -185,7 +185,7 @@ def closed_loop_cost(system, controller):
     >>> closed_loop_cost(system, no_control(system))
     inf
     """
-    loop, spread = _closed_loop(system, controller)
+    loop, spread = closed_loop(system, controller)
     if riccati.spectral_radius(loop) >= 1.0 - riccati.ROUNDING:
         return float("inf")
     noise = scipy.linalg.block_diag(system.transition_cov, system.emission_cov)
@@ -218,6 +218,34 @@ def optimal_cost(system):
     filtered = riccati.filtered(predicted, system.emission, system.emission_cov)
     regret = algebra.congruence(system.transition.T, value) + system.state_cost - value
     return float(algebra.trace(value, system.transition_cov) + algebra.trace(regret, filtered))
+
+
+def closed_loop(system, controller):
+    """State and memory as one system: M and G of s_{t+1} = M s_t + G (w_t, v_{t+1}), s = (z, y).
+
+    Args:
+      system: the `System` that is acted on.
+      controller: a `Controller`.
+
+    Returns:
+      loop: M, [state + memory, state + memory].
+      spread: G, [state + memory, state + observation].
+
+    Raises:
+      ValueError: if the controller's sizes do not fit, or it has entries that are not finite.
+
+    >>> system = System(0.95, 0.5, 0.1, 1.0, 1.0, 1.0, state_cost=1.0, control_cost=0.1)
+    >>> closed_loop(system, Controller(np.eye(1), np.zeros((1, 1)), np.eye(1)))[0].tolist()
+    [[0.95, -0.5], [0.95, -0.5]]
+    """
+    _check_controller(system, controller)
+    acted = system.control @ controller.feedback
+    seen = controller.gain @ system.emission
+    loop = np.block(
+        [[system.transition, -acted], [seen @ system.transition, controller.memory - seen @ acted]]
+    )
+    zero = np.zeros((system.state_size, system.observation_size))
+    return loop, np.block([[np.eye(system.state_size), zero], [seen, controller.gain]])
 
 
 class Decomposition(NamedTuple):
@@ -341,18 +369,6 @@ def _check_controller(system, controller):
 def _agent(model, gain, feedback):
     seen = np.eye(model.state_size) - gain @ model.emission
     return Controller(feedback, seen @ (model.transition - model.control @ feedback), gain)
-
-
-def _closed_loop(system, controller):
-    """M and G of s_{t+1} = M s_t + G (w, v), s = (z, y)."""
-    _check_controller(system, controller)
-    acted = system.control @ controller.feedback
-    seen = controller.gain @ system.emission
-    loop = np.block(
-        [[system.transition, -acted], [seen @ system.transition, controller.memory - seen @ acted]]
-    )
-    zero = np.zeros((system.state_size, system.observation_size))
-    return loop, np.block([[np.eye(system.state_size), zero], [seen, controller.gain]])
 
 
 def _steady_filter(model):

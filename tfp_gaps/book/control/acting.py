@@ -65,6 +65,31 @@ class LearnedSimulator:
         return tf.reshape(tensor, [*leading, self.model.num_replicas, rows, size])
 
 
+def weather(environment, *, num_replicas, num_episodes, seed):
+    """The noises of episodes, standard normal and the same for all replicas.
+
+    Args:
+      environment, num_replicas, num_episodes, seed: as in `act`.
+
+    Returns:
+      start: [replicas, episodes, state].
+      moves: [time, replicas, episodes, noise].
+      sensor: [time + 1, replicas, episodes, observation].
+    """
+
+    def normal(purpose, last, *leading):
+        # One draw for all replicas: they meet the same episodes.
+        key = replica_seeds([seed], purpose)[0]
+        drawn = tf.random.stateless_normal([*leading, num_episodes, last], key, alg="philox")
+        return tf.repeat(drawn[..., tf.newaxis, :, :], num_replicas, -3)
+
+    return (
+        normal("start", environment.state_size),
+        normal("move", environment.noise_size, environment.horizon),
+        normal("sensor", environment.observation_size, environment.horizon + 1),
+    )
+
+
 def act(
     environment,
     simulator,
@@ -103,16 +128,10 @@ def act(
         _checks.integer(count, name, minimum=1)
     shape = [num_replicas, num_episodes]
     horizon, size = environment.horizon, environment.action_size
-
-    def normal(purpose, last, *leading):
-        # One draw for all replicas: they meet the same episodes.
-        key = replica_seeds([seed], purpose)[0]
-        drawn = tf.random.stateless_normal([*leading, num_episodes, last], key, alg="philox")
-        return tf.repeat(drawn[..., tf.newaxis, :, :], num_replicas, -3)
-
-    state = environment.initial(normal("start", environment.state_size))
-    moves = normal("move", environment.noise_size, horizon)
-    sensor = normal("sensor", environment.observation_size, horizon + 1)
+    start, moves, sensor = weather(
+        environment, num_replicas=num_replicas, num_episodes=num_episodes, seed=seed
+    )
+    state = environment.initial(start)
 
     def choose(memory, plan, t):
         if simulator is None:

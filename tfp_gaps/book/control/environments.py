@@ -82,6 +82,14 @@ class _Environment:
         """The rest of the state, which comes after it."""
         return state[..., self.observation_size :]
 
+    def edge(self, shown):
+        """What to take off the reward of a place so that its gradient knows of edges, [...].
+
+        Args:
+          shown: [..., observation], what the sensor shows of it without noise.
+        """
+        return tf.zeros(tf.shape(shown)[:-1])
+
     def deviation(self, cloud, points):
         """How far points lie from the mean of a cloud, in what the sensor shows of both.
 
@@ -114,6 +122,11 @@ class _Hike(_Environment):
     def reward(self, state, action, next_state):
         """Of the place reached, less the effort."""
         return self.shown_reward(state[..., :2], action, next_state[..., :2])
+
+    def edge(self, shown):
+        """What smoothing the fall to -6, which has no slope, over a width of .05 takes off."""
+        inside = tf.reduce_prod(tf.sigmoid((1.0 - tf.abs(shown)) / 0.05), -1)
+        return terrain(shown) - (inside * _height(shown) + (1.0 - inside) * _OUTSIDE)
 
     def shown_reward(self, shown, action, next_shown):
         """The reward from what the sensor shows, without its noise, before and after."""
@@ -329,14 +342,17 @@ def terrain(position):
     >>> print(f"{terrain(tf.constant([0.5, 0.5])):.3f} {terrain(tf.constant([1.1, 0.0])):.3f}")
     -0.279 -6.000
     """
+    return tf.where(tf.reduce_all(tf.abs(position) <= 1.0, -1), _height(position), _OUTSIDE)
+
+
+def _height(position):
     heights = []
     for factor, centre, width in _RIDGES:
         standardised = (position - tf.constant(centre)) / tf.constant(width)
         density = tf.exp(-0.5 * tf.reduce_sum(standardised**2, -1))
         heights.append(factor * density / (2 * math.pi * width[0] * width[1]))
     ridge = tf.reduce_max(tf.stack(heights), 0) / 3.0
-    height = 4.0 * (1.0 - (1.0 - ridge) ** 4) - 4.5 + tf.reduce_sum(position, -1) / 4.0
-    return tf.where(tf.reduce_all(tf.abs(position) <= 1.0, -1), height, _OUTSIDE)
+    return 4.0 * (1.0 - (1.0 - ridge) ** 4) - 4.5 + tf.reduce_sum(position, -1) / 4.0
 
 
 def wrap(angle):

@@ -11,6 +11,7 @@ STATIC = (
     "blind",
     "two_latents",
     "known_dynamics",
+    "imagined",
 )
 """Experiments without time: a run of one has no look-ahead."""
 

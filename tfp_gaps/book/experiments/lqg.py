@@ -17,7 +17,7 @@ import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps.estimate import Estimate
-from tfp_gaps.exact import linear_gaussian, lqg, lqg_belief, lqg_learning
+from tfp_gaps.exact import linear_gaussian, lqg, lqg_belief, lqg_learning, lqg_policy
 from tfp_gaps.exact._numerics import riccati
 
 
@@ -251,6 +251,42 @@ def simulated_cost(system, model, *, seed, num_chains=4000, num_timesteps=400):
     )
     # Steps of a run depend on each other, runs do not: the error is over the means of runs.
     return Estimate.from_samples(costs[num_timesteps // 2 :].mean(axis=0), kind="Monte Carlo")
+
+
+class Optimised(NamedTuple):
+    """A linear policy that was optimised inside a model by gradients.
+
+    expected: what it costs in that model, per step.
+    cost: what it costs on the true system; `inf` if it is unstable there.
+    """
+
+    expected: float
+    cost: float
+
+
+def optimise(world, model, memory_size, *, num_starts=4):
+    """Optimise a policy inside a model, and let it act on the true system.
+
+    Args:
+      world: a `World`.
+      model: the `lqg.System` that it is optimised in.
+      memory_size: numbers that it remembers; 0 for u_t = -K x_t.
+      num_starts: of the search.
+
+    Returns:
+      `Optimised`.
+
+    Raises:
+      ValueError: as `lqg_policy.optimise`.
+
+    >>> world = scalar(0.95, 1.0)
+    >>> best = lqg.optimal_cost(world.system)
+    >>> costs = [optimise(world, world.system, size).cost for size in (0, 1)]
+    >>> [round(cost / best, 3) for cost in costs]
+    [1.008, 1.0]
+    """
+    policy = lqg_policy.optimise(model, memory_size, num_starts=num_starts)
+    return Optimised(*(lqg.closed_loop_cost(each, policy) for each in (model, world.system)))
 
 
 # What the agent believes, and what it may see -----------------------------------------------------
