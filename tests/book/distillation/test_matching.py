@@ -30,7 +30,8 @@ def test_the_loss_is_the_cross_entropy_of_two_gaussians_and_teaches_the_student_
     image = np.array([1, 0, 1, 1], np.uint8)
     batch = tf.constant(np.tile(image, [2, 20_000, 1]))
     with tf.GradientTape() as tape:
-        found = matching.negative_log_likelihood(student, teacher)(
+        draw = matching.draws_of(teacher)
+        found = matching.negative_log_likelihood(student, draw)(
             batch, replica_seeds(SEEDS, "step"), 1.0
         )
     variables = [*student.trainable_variables, *teacher.trainable_variables]
@@ -46,3 +47,14 @@ def test_the_loss_is_the_cross_entropy_of_two_gaussians_and_teaches_the_student_
     changed = tf.constant(np.array([[[1, 0, 0, 0]]] * 2, np.uint8))
     np.testing.assert_array_equal(student.outputs(changed)[:, 0], seen["student"])
     assert np.abs(teacher.outputs(changed)[:, 0] - seen["teacher"]).max(-1).min() > 1e-2
+
+
+def test_latents_that_made_the_data_are_matched_as_draws_are():
+    student, teacher = build("student", visible=[1, 1, 0, 0]), build("teacher")
+    batch = tf.constant(np.random.default_rng(0).integers(0, 2, [2, 50, 4]), tf.uint8)
+    seeds = replica_seeds(SEEDS, "step")
+    draw = matching.draws_of(teacher)
+    drawn = matching.negative_log_likelihood(student, draw)(batch, seeds, 1.0)
+    pairs = batch, draw(tf.cast(batch, tf.float32), seeds)[0]
+    given = matching.negative_log_likelihood(student)(pairs, seeds, 1.0)
+    np.testing.assert_allclose(given, drawn, rtol=1e-6)

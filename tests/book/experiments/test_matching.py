@@ -98,7 +98,7 @@ def test_smoke_runs(variant):
     if variant == "images":
         assert len(content["found"]) == 2
         assert matching.means(content, "elbo", "covered").shape == (2,)
-        for name in matching.TRAINED:  # a bound is one, and a divergence is not negative
+        for name in matching.ENCODERS:  # a bound is one, and a divergence is not negative
             of = content["found"][0][name]
             assert (np.array(of["bound"]) <= content["found"][0]["evidence"]).all()
             assert np.min([of["to_exact"], of["from_exact"]]) > -1e-3

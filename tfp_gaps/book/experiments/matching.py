@@ -1,8 +1,9 @@
 """Fit q to draws instead of maximising its bound: half of an image, and a chain run backwards.
 
 * "images": a generator with two latent dimensions, whose posterior p(z | C) given the upper half C
-  of an image is a sum over a grid. Two encoders see C: one maximises the ELBO, one is matched to
-  draws of an encoder that sees the whole image (Strauss and Oliva 2022).
+  of an image is a sum over a grid. Three encoders see C: one maximises the ELBO, one is matched to
+  draws of an encoder that sees the whole image (Strauss and Oliva 2022), and one is fitted to the
+  latents that made the images, which are exact draws.
 * "chain": a linear-Gaussian chain, whose smoother is known. Two posteriors that factorise backwards
   in time: one maximises the ELBO, one the likelihood of paths that were simulated with their
   observations.
@@ -21,7 +22,6 @@ from tfp_gaps.book import results
 from tfp_gaps.book.data.images import flatten
 from tfp_gaps.book.distillation import backward, matching
 from tfp_gaps.book.experiments import blind, filters, two_latents, vae
-from tfp_gaps.estimate import Estimate
 from tfp_gaps.exact import linear_gaussian as exact
 from tfp_gaps.exact.joint_gaussian import JointGaussian
 from tfp_gaps.models.state_space import LinearGaussianStateSpace
@@ -32,6 +32,9 @@ from tfp_gaps.sequences import Batch
 VARIANTS = ("images", "chain")
 TRAINED = ("elbo", "matched")
 """How a q was trained."""
+
+ENCODERS = (*TRAINED, "simulated")
+"""The same of encoders of the upper half; the last is fitted to what made the images."""
 
 SEEDS = "--seeds 0 1 2 3 4"
 _DRAWS = 20
@@ -164,7 +167,7 @@ def _images(size, seeds, folder, progress):
 
 
 def fit_images(splits, size, seed, options=lambda name: {}):
-    """Train a generator, and on images drawn from it an encoder of all and two of the upper half.
+    """Train a generator, and on images drawn from it encoders of all and of the upper half.
 
     Args:
       splits: binary images, `data.splits.Splits`.
@@ -174,7 +177,7 @@ def fit_images(splits, size, seed, options=lambda name: {}):
 
     Returns:
       model: `models.vae.VAE`.
-      encoders: {"full", "elbo", "matched": `Posterior`}.
+      encoders: {"full" and each of `ENCODERS`: `Posterior`}.
       points: `blind.Simulated` images that no encoder was trained on.
     """
     model = vae.fit(splits, size.generator, seeds=[seed], **options("generator")).model
@@ -188,16 +191,19 @@ def fit_images(splits, size, seed, options=lambda name: {}):
         return vae.fit_posterior(model, own, size.posterior, **given).posterior
 
     encoders = {"full": by_elbo("full", None), "elbo": by_elbo("elbo", upper)}
-    encoders["matched"] = vae.new_posterior(size.posterior, [seed], visible=upper)
-    training.fit(
-        matching.negative_log_likelihood(encoders["matched"], encoders["full"]),
-        list(encoders["matched"].trainable_variables),
-        flatten(own.train),
-        size.encoder,
-        seeds=[seed],
-        fingerprint=f"matched to the encoder of {size.generator} on {own.source}",
-        **options("matched"),
-    )
+    images, latents = flatten(own.train), drawn.latents[: size.num_simulated]
+    draw = matching.draws_of(encoders["full"])
+    for name, given, data in (("matched", draw, images), ("simulated", None, (images, latents))):
+        encoders[name] = vae.new_posterior(size.posterior, [seed], visible=upper)
+        training.fit(
+            matching.negative_log_likelihood(encoders[name], given),
+            list(encoders[name].trainable_variables),
+            data,
+            size.encoder,
+            seeds=[seed],
+            fingerprint=f"{name} encoder of {size.generator} on {own.source}",
+            **options(name),
+        )
     return model, encoders, points
 
 
@@ -230,7 +236,7 @@ def measure_images(model, encoders, points, size):
 
     Returns:
       {"evidence": ln p(x); "teacher": KL(q || p) of the encoder that sees all, given all;
-      "elbo" and "matched": {"bound": the ELBO of the whole image; "to_exact": KL(q || p(z | C));
+      each of `ENCODERS`: {"bound": the ELBO of the whole image; "to_exact": KL(q || p(z | C));
       "from_exact": KL(p(z | C) || q); "covered": share of p(z | C) in the 90 % set of q}}, each
       [points], nats; "example": see `_example`.
     """
@@ -246,7 +252,7 @@ def measure_images(model, encoders, points, size):
         "evidence": vae.listed([each.log_evidence for each in whole]),
         "teacher": vae.listed(teacher.gap),
     }
-    for name in TRAINED:
+    for name in ENCODERS:
         gap = two_latents.evaluate(part, family, own[name], nodes, seen).gap
         bound = two_latents.exact_elbo(model, family, own[name], points.images)
         inside = [_inside(family, own[name], i, each) for i, each in enumerate(nodes)]
@@ -270,8 +276,8 @@ def _example(part, seen, own, found, half_width=4.0, num=81):
     """The image whose gain in coverage is the median: ln p(z | C) on a grid, and both q.
 
     Returns:
-      {"image": index; "half_width", "num": of the grid; "log_density": [num * num]; "elbo" and
-      "matched": mean, logarithms of L's diagonal and what lies below it, with LL' the covariance}.
+      {"image": index; "half_width", "num": of the grid; "log_density": [num * num]; each of
+      `ENCODERS`: mean, logarithms of L's diagonal and what lies below it, LL' the covariance}.
     """
     gain = np.subtract(found["matched"]["covered"], found["elbo"]["covered"])
     image = int(np.argsort(gain)[len(gain) // 2])
@@ -284,7 +290,7 @@ def _example(part, seen, own, found, half_width=4.0, num=81):
         "half_width": half_width,
         "num": num,
         "log_density": np.round(joint - evidence, 2).tolist(),
-        **{name: vae.listed(own[name].outputs[0, image]) for name in TRAINED},
+        **{name: vae.listed(own[name].outputs[0, image]) for name in ENCODERS},
     }
 
 
@@ -405,11 +411,6 @@ def stored(variant, scale="book"):
       ResultError: if there is none, or it is incomplete or altered.
     """
     return results.stored("matching", scale, variant, options=SEEDS)[0]
-
-
-def over_seeds(values):
-    """One value per seed as an `Estimate`."""
-    return Estimate.from_samples(values, kind="seeds")
 
 
 def means(result, trained, quantity):
