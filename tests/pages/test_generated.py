@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import nbformat
 import pytest
@@ -112,6 +113,22 @@ def test_the_page_includes_every_part_and_no_number():
     included = {name for name in parts if f"{{include}} {pages.FOLDER}/{name}\n" in text}
     assert included == parts - {"api.md", "citation.md", "changelog.md"}
     assert not [word for word in text.split() if word.strip("(.,)").isdigit()]
+
+
+def test_the_post_is_computed_sentence_by_sentence_where_the_table_says():
+    """Each row names chapters that exist, and each of its claims is measured in one of them."""
+    text = (PROJECT.book / "reproducibility.md").read_text()
+    table = text.split("## The post, sentence by sentence")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+    ledger, named = claims.load(PROJECT.book / "claims.yml"), set()
+    for statement, chapters, decided in rows:
+        known = set(re.findall(r"\[([\w-]+)\]\(\1\.ipynb\)", chapters))
+        assert known and known <= set(PROJECT.chapters()), statement
+        ids = re.findall(r"{claim}`(\w+)`", decided)
+        assert {ledger[id_].chapter for id_ in ids} <= known, statement
+        assert ids or re.match("definition|motivation", decided), statement
+        named.update(ids)
+    assert {c.id for c in ledger.values() if "soelch2021tale" in c.source} <= named
 
 
 def test_the_line_to_compare_is_the_scorecards():

@@ -28,7 +28,7 @@ from tfp_gaps import _checks, storage
 from tfp_gaps.book import experiments, results, scales
 from tfp_gaps.posteriors.conditions import LookAhead
 
-REMEDIES = ("filters",)
+REMEDIES = ("filters", "matching")
 """Experiments on how to close the gaps; a run of one trains under several look-aheads itself."""
 
 STATIC = (*experiments.STATIC, *REMEDIES)

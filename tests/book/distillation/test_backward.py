@@ -110,3 +110,54 @@ def test_the_bound_becomes_nearly_tight_and_never_exceeds_the_evidence():
     error = lacking.std(ddof=1) / np.sqrt(len(lacking))
     partial = exact.conditioning_gap(WORLD, length, 0)
     assert -3 * error < lacking.mean() < 0.25 * partial
+
+
+def given_paths(network, time=5, batch=3):
+    x, noise = normal(time, batch, 1), normal(time, batch, 1, "noise")
+    last = tf.fill([len(SEEDS), batch], time - 1)
+    latents, log_q = network.sample_path(network.filter.context(Batch(x)), last, noise)
+    return Batch(x), latents, noise, last, log_q
+
+
+def test_the_density_of_a_given_path_is_that_with_which_it_was_drawn():
+    model, network = LinearGaussianStateSpace(WORLD, num_replicas=2), build(1)
+    batch, latents, noise, last, log_q = given_paths(network)
+    filtered, kernels = backward.path_log_prob(network, batch, latents)
+    np.testing.assert_allclose(kernels, log_q[:-1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(filtered[-1], log_q[-1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        backward.path_log_weights(model, network, batch, latents),
+        backward.log_weights(model, network, batch, noise, last),
+        rtol=1e-4,
+        atol=1e-3,
+    )
+
+
+def test_the_likelihood_of_paths_is_averaged_over_where_they_end():
+    network = build(1)
+    batch, latents, *_ = given_paths(network)
+    found = backward.negative_log_likelihood(network)((batch, latents), None, 1.0)
+    expected = np.zeros(2)
+    for end in range(5):  # each prefix as a sequence of its own
+        prefix = batch.map(lambda part, end=end: part[: end + 1])
+        filtered, kernels = backward.path_log_prob(network, prefix, latents[: end + 1])
+        expected -= np.mean(filtered[-1] + np.sum(kernels, 0), -1) / 5
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_kernels_that_are_fitted_to_simulated_paths_approach_the_smoother():
+    length, seeds = 6, (0,)
+    network = build(1, hidden_size=16, seeds=seeds)
+    z, x = (part.astype(np.float32) for part in exact.sample(WORLD, length, 5000, seed=0))
+    settings = training.Settings(300, 128, learning_rate=1e-2, num_shards=1)
+    loss = backward.negative_log_likelihood(network)
+    data = (Batch(x), z)
+    training.fit(loss, list(network.trainable_variables), data, settings, axis=1, seeds=seeds)
+    z, x = (part.astype(np.float32) for part in exact.sample(WORLD, length, 2000, seed=1))
+    batch, latents = Batch(tf.constant(x[:, np.newaxis])), tf.constant(z[:, np.newaxis])
+    model = LinearGaussianStateSpace(WORLD)
+    weights = backward.path_log_weights(model, network, batch, latents).numpy()[0]
+    lacking = weights - exact.kalman_filter(WORLD, x).log_likelihood  # KL(p || q)
+    error = lacking.std(ddof=1) / np.sqrt(len(lacking))
+    partial = exact.conditioning_gap(WORLD, length, 0)
+    assert -3 * error < lacking.mean() < 0.25 * partial

@@ -6,7 +6,7 @@ Given z_{t+1} the future has no more to say about z_t, so each kernel b needs th
 at the last step is by definition a filter. Nothing that the true posterior depends on is left out:
 the bound on ln p(x_{1:s}) can be tight for every s at once, and f is then p(z_s | x_{1:s})
 (Campbell et al. 2021, whose recursions are online; here networks read x_{1:t}, and the last step s
-is drawn anew for each sequence).
+is drawn anew for each sequence). It is trained by the ELBO, or by likelihood on paths drawn from p.
 
 Shapes: [time, replicas, batch, channels].
 """
@@ -133,14 +133,44 @@ def log_weights(model, network, batch, noise, last):
       [replicas, batch].
     """
     latents, log_q = network.sample_path(network.filter.context(batch), last, noise)
-    first, later = model.initial(), model.transition(latents[:-1])
-    log_prior = tf.concat(
-        [_log_prob(first, latents[0])[tf.newaxis], _log_prob(later, latents[1:])], 0
-    )
     steps = tf.range(len(noise))[:, tf.newaxis, tf.newaxis]
     inside = tf.cast(steps <= last, log_q.dtype)
-    fit = log_likelihood(model, latents, batch.observations)
-    return tf.reduce_sum(inside * (fit + log_prior) - log_q, 0)
+    return tf.reduce_sum(inside * _log_joint(model, latents, batch) - log_q, 0)
+
+
+def path_log_prob(network, batch, latents):
+    """ln of the parts of q at given paths: ln f(z_t | x_{1:t}) and ln b(z_t | z_{t+1}, x_{1:t}).
+
+    Args:
+      network: `BackwardNetwork`.
+      batch: as in `log_weights`.
+      latents: z_{1:T}, [time, replicas, batch, latent].
+
+    Returns:
+      filtered: [time, replicas, batch], nats.
+      kernels: [time - 1, replicas, batch], nats.
+    """
+    context = network.filter.context(batch)
+    filtered = network.filtered(context)
+    kernel = network.kernel(latents[1:], context[:-1], filtered.loc[:-1])
+    return filtered.log_prob(latents), _log_prob(kernel, latents[:-1])
+
+
+def path_log_weights(model, network, batch, latents):
+    """ln p(x_{1:T}, z_{1:T}) - ln q(z_{1:T} | x_{1:T}) at given paths, nats per sequence.
+
+    At draws of p(z_{1:T} | x_{1:T}) its expectation is ln p(x_{1:T}) + KL(p || q).
+
+    Args:
+      model, network, batch: as in `log_weights`.
+      latents: as in `path_log_prob`.
+
+    Returns:
+      [replicas, batch].
+    """
+    filtered, kernels = path_log_prob(network, batch, latents)
+    joint = tf.reduce_sum(_log_joint(model, latents, batch), 0)
+    return joint - filtered[-1] - tf.reduce_sum(kernels, 0)
 
 
 def negative_elbo(model, network):
@@ -168,6 +198,42 @@ def negative_elbo(model, network):
         return -tf.reduce_mean(log_weights(model, network, batch, noise, last), -1)
 
     return loss
+
+
+def negative_log_likelihood(network):
+    """The loss (batch, seeds, kl_weight) -> [replicas], nats per sequence; see `training.fit`.
+
+    A path and the observations that it made, drawn from p, are a draw of the posterior. So
+
+        E_{z, x ~ p} - ln q(z_{1:s} | x_{1:s})
+
+    is KL(p || q), averaged over x, up to a constant. Its mean over a uniform s, which
+    `negative_elbo` draws, is a sum here: f counts at every step, b where s is later.
+
+    `batch` is the pair of a `Batch` and the latents that made its observations.
+
+    Args:
+      network: `BackwardNetwork`.
+    """
+
+    def loss(batch, seeds, kl_weight):
+        del seeds, kl_weight
+        filtered, kernels = path_log_prob(network, *batch)
+        later = tf.range(len(kernels), 0, -1) / len(filtered)  # P(s > t)
+        weighted = tf.cast(later, kernels.dtype)[:, tf.newaxis, tf.newaxis] * kernels
+        total = tf.reduce_mean(filtered, 0) + tf.reduce_sum(weighted, 0)
+        return -tf.reduce_mean(total, -1)
+
+    return loss
+
+
+def _log_joint(model, latents, batch):
+    """ln p(z_t | z_{t-1}) + ln p(x_t | z_t) of each step, [time, replicas, batch]."""
+    first, later = model.initial(), model.transition(latents[:-1])
+    log_prior = tf.concat(
+        [_log_prob(first, latents[0])[tf.newaxis], _log_prob(later, latents[1:])], 0
+    )
+    return log_likelihood(model, latents, batch.observations) + log_prior
 
 
 def _log_prob(normal, value):

@@ -32,8 +32,8 @@ NUM_PIXELS = 784
 FAMILIES = {"factorised": "factorised", "flow": "auxiliary flow"}
 """Short names, as in variants and stored results."""
 
-ALL_FAMILIES = FAMILIES | {"coupling": "affine flow"}
-"""The same, with a flow that needs no auxiliary variable."""
+ALL_FAMILIES = FAMILIES | {"coupling": "affine flow", "full": "full covariance"}
+"""The same, with two that need no auxiliary variable."""
 
 PARTS = ("train", "test")
 
