@@ -35,7 +35,7 @@ TITLES = {
     "start, then present": "start, then the present",
     "past and present": "past and present",
     "present": "present and latents",
-    "past, no latents": "past, without latents",
+    "past, no latents": "past and present, without latents",
     "present, no latents": "the present alone",
 }
 """How the pages call each of `SCHEMES`."""
