@@ -68,12 +68,16 @@ def test_what_is_left_out_is_exactly_zero_and_its_part_goes_to_the_next(left_out
     both = getattr(whole, zero).value + getattr(whole, carrier).value
     assert getattr(report, carrier).value == pytest.approx(both, abs=1e-12)
     assert abs(report.residual()) < 1e-12 and report.total == whole.total
+    assert whole.counted_as == {} and report.counted_as == {zero: carrier}
+    assert f"− {zero} gap" in str(report.table()) and "not measured" not in str(whole.table())
+    assert report.in_words(zero) == f"not measured (counted as {carrier})"
 
 
 def test_evidence_and_elbo_alone_are_one_gap():
     report = gaps.decompose(evidence=[-1.0, -2.0, -3.0], elbo=[-2.0, -2.5, -4.5])
     assert [part.value for part in report.parts.values()] == [0, 0, 0, 1.0]
     assert report.optimisation == report.total
+    assert set(report.counted_as.values()) == {"optimisation"} and len(report.counted_as) == 3
 
 
 def test_parts_below_zero_are_not_clipped():

@@ -292,6 +292,7 @@ def test_the_jacobian_belongs_to_the_density():
         (lambda m: Model(factor_model(), "y", example=np.zeros(4, np.float32)), "observed part"),
         (lambda m: m.data(np.zeros([3, 5])), r"data must have shape \[data, \*\(4,\)\]"),
         (lambda m: m.data(np.full([3, 4], np.nan)), "12 values are not"),
+        (lambda m: m.data([[0.0, 0.0, 0.0, np.nan]]), "but 1 value is not"),
         (
             lambda m: measure(m, tfd.Normal(0.0, 1.0), np.zeros([2, 4]), seed=0),
             "for each of 2 data",

@@ -34,6 +34,8 @@ class GapReport:
 
     basis: {"evidence" | "best_per_datum" | "best_shared" | "best_network" | "elbo": which bound
       or formula it rests on}; what is missing there was not told.
+    counted_as: {part that was not measured: part that holds it}. Its estimate is exactly zero, and
+      tables say so in words.
 
     >>> report = decompose(evidence=-1.0, best_per_datum=-1.25, elbo=-2.0)
     >>> {name: part.value for name, part in report.parts.items() if part.value}
@@ -48,6 +50,7 @@ class GapReport:
     elbo: Estimate
     total: Estimate
     basis: dict = field(default_factory=dict)
+    counted_as: dict = field(default_factory=dict)
 
     @property
     def parts(self):
@@ -65,6 +68,11 @@ class GapReport:
         """What `basis` says from ", unreliable" on, or nothing."""
         return "".join(self.basis.get(step, "").partition(", unreliable")[1:])
 
+    def in_words(self, name):
+        """A part as tables show it: its estimate, or where it was counted if not measured."""
+        carrier = self.counted_as.get(name)
+        return f"not measured (counted as {carrier})" if carrier else str(self.parts[name])
+
     def table(self):
         """The report as a `Table`, one row per part."""
         rows = [[f"evidence{self._doubt('evidence')}", self.evidence]]
@@ -72,7 +80,7 @@ class GapReport:
             doubt = self._doubt("best_per_datum") if name == "approximation" else ""
             if name == "optimisation" and "elbo" in self.basis and part.value < 0:
                 doubt = f": q is {self.basis['elbo']}"
-            rows.append([f"− {name} gap{doubt}", part])
+            rows.append([f"− {name} gap{doubt}", self.in_words(name)])
         return Table(["nats", "mean ± standard error"], [*rows, ["= ELBO", self.elbo]])
 
 
@@ -90,9 +98,9 @@ def decompose(
 
     Each argument is a vector over the same data in the same order (or over seeds, see `kind`), or a
     number where the expectation is known. What is not given is taken to be equal to its neighbour,
-    which makes the part between them exactly zero: leave out `best_shared` where q sees everything,
-    `best_network` where capacity and optimisation are not told apart (both then count as
-    optimisation), `best_per_datum` where the family holds the posterior.
+    which makes the part between them exactly zero, counts it as the next part that is measured, and
+    is said in the table: without `best_network` capacity counts as optimisation. Where a part is
+    zero because q sees everything, or the family holds the posterior, give its neighbour twice.
 
     Args:
       evidence: ln p(x), [data] or a number, nats.
@@ -113,6 +121,8 @@ def decompose(
     >>> report = decompose(evidence=-1.0, best_per_datum=-1.25, elbo=-2.0)
     >>> print(report.approximation, report.conditioning, report.optimisation)
     0.2500 0 0.7500
+    >>> report.in_words("capacity")
+    'not measured (counted as optimisation)'
     """
     given = {
         "evidence": evidence,
@@ -135,7 +145,23 @@ def decompose(
         elbo=_mean(values[-1], kind),
         total=_difference(values[0], values[-1], kind),
         basis=dict(basis or {}),
+        counted_as=carriers(name for name in _STEPS if given[name] is not None),
     )
+
+
+def carriers(given):
+    """{part that was not measured: part that holds it}, by which bounds there are besides ELBO.
+
+    >>> carriers(["evidence", "best_shared", "elbo"])
+    {'approximation': 'conditioning', 'capacity': 'optimisation'}
+    """
+    given, found, carrier = set(given), {}, PARTS[-1]
+    for name, step in reversed(list(zip(PARTS[:-1], _STEPS[1:-1], strict=True))):
+        if step in given:
+            carrier = name
+        else:
+            found[name] = carrier
+    return dict(reversed(found.items()))
 
 
 def _values(value, name):

@@ -104,7 +104,7 @@ def test_the_drawing_stands_below_the_title_of_a_chapter_and_nowhere_else(built)
     assert svg.find_previous_sibling().name == "h1"
     assert not pages["index"].select("svg.gaps-small")
     captions = [each.text for each in pages["index"].select("figcaption")]
-    assert captions == ["partial", "all, without latents"]
+    assert captions == ["partial", "all, no latents"]
 
 
 def test_a_chapter_with_badges_says_what_their_signs_mean(built):

@@ -31,11 +31,11 @@ SCHEMES = {
 
 TITLES = {
     "all": "all observations",
-    "all, no latents": "all, without latents",
+    "all, no latents": "all, no latents",
     "start, then present": "start, then the present",
     "past and present": "past and present",
     "present": "present and latents",
-    "past, no latents": "past, without latents",
+    "past, no latents": "past and present, no latents",
     "present, no latents": "the present alone",
 }
 """How the pages call each of `SCHEMES`."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfp_gaps.bounds import note
 from tfp_gaps.estimate import Estimate
-from tfp_gaps.gaps import GapReport, decompose
+from tfp_gaps.gaps import GapReport, carriers, decompose
 from tfp_gaps.measuring.found import LEAST_SHARE, MIXED
 from tfp_gaps.posteriors.search import FAMILIES
 
@@ -214,4 +214,5 @@ def report(bounds, errors, evidence, is_shared, basis):
         elbo=given["elbo"],
         total=top - given["elbo"],
         basis=basis,
+        counted_as=carriers(given),
     )

@@ -327,8 +327,8 @@ def _check_shapes(model, draws, count):
     for name, term in terms.items():
         if term.shape != (draws, count):
             raise ValueError(
-                f"ln p of part {name!r} has shape {term.shape} for {draws} draws and {count} "
-                f"datum/data. {_SHAPES}"
+                f"ln p of part {name!r} has shape {term.shape} for {draws} draws of "
+                f"{'a single datum' if count == 1 else f'{count} data'}. {_SHAPES}"
             )
     if total.shape != (draws, count) or alone.shape != (1, 1):
         raise ValueError(f"ln p(x, z) has shape {total.shape}. {_SHAPES}")

@@ -73,8 +73,10 @@ class Observations:
             raise ValueError(f"{what} must hold at least one datum, but hold none.")
         bad = np.isinf(x) if self.missing else ~np.isfinite(x)
         if bad.any():
+            count = int(bad.sum())
+            found = "1 value is not" if count == 1 else f"{count} values are not"
             raise ValueError(
-                f"{what} must be finite, but {int(bad.sum())} values are not. Leave these data "
+                f"{what} must be finite, but {found}. Leave such data "
                 f"out, or write NaN for missing values and Model(..., missing='marginalise')."
             )
         return converted(x, dtype, what)

@@ -90,7 +90,7 @@ class Calibration:
         for axis in itertools.islice(figure.axes, len(self.ranks), None):
             axis.set_visible(False)
         figure.supxlabel(f"rank among {self.num_draws} draws")
-        figure.supylabel("data")
+        figure.supylabel("number of data")
         return figure
 
 

@@ -47,6 +47,7 @@ def test_exact_parts_are_shown_without_an_error():
     report = gaps.decompose(evidence=-1.0, best_per_datum=-1.25, elbo=-2.0)
     fig, alt = gap_figures.staircase(report)
     assert "approximation 0.25," in alt and "±" not in alt
+    assert "conditioning not measured, capacity not measured, optimisation 0.75." in alt
     plt.close(fig)
 
 

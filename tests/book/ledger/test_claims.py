@@ -26,7 +26,6 @@ SOURCES = {
     "cremer2018inference",
     "kayalibay2021less",
     "becker2022uncertainty",
-    "chagneux2022amortized",
 }
 OWN = ("contributors2026tale",)
 """Source of the claims that this book adds."""

@@ -15,12 +15,15 @@ COLOURS = {
 """Colour of each part, as a hexadecimal string."""
 
 
-def staircase(report, *, xlabel="expected ELBO, nats per datum"):
+def staircase(
+    report, *, xlabel="expected ELBO, nats per datum", elbo="ELBO of the trained network"
+):
     """The four parts as a staircase from the evidence down to the ELBO.
 
     Args:
       report: `gaps.GapReport`.
       xlabel: of the axis.
+      elbo: what the lowest level is.
 
     Returns:
       fig, and its alt text.
@@ -36,22 +39,25 @@ def staircase(report, *, xlabel="expected ELBO, nats per datum"):
             axes.errorbar(levels[row + 1], row, xerr=error, color="black", lw=1.5)
         # Beside the error bar's right end, should it reach beyond the bar.
         right = max(levels[row], levels[row + 1] + 2 * part.standard_error)
-        axes.text(right + 0.015 * span, row, f"{name} {_short(part)}", va="center")
+        axes.text(right + 0.015 * span, row, f"{name} {_short(report, name)}", va="center")
     for level, low, high in zip(levels, (-0.6, 0, 1, 2, 3), (0.3, 1.3, 2.3, 3.3, 3.9), strict=True):
         axes.plot([level, level], [low - 0.3, high], color="black", lw=1)
     axes.text(levels[0] - 0.015 * span, -0.65, "evidence", ha="right", va="center")
-    axes.text(levels[4] + 0.015 * span, 3.7, "ELBO of the trained network", va="center")
+    axes.text(levels[4] + 0.015 * span, 3.7, elbo, va="center")
     axes.set(xlabel=xlabel, yticks=[], ylim=(3.95, -0.95))
     axes.set_xlim(levels[-1] - 0.12 * span, levels[0] + 0.55 * span)
     axes.spines["left"].set_visible(False)
-    steps = ", ".join(f"{name} {_short(part)}" for name, part in report.parts.items())
+    steps = ", ".join(f"{name} {_short(report, name)}" for name in report.parts)
     alt = (
         f"Four horizontal bars form a staircase from the evidence at {report.evidence.value:.2f} "
-        f"nats down to the ELBO of the trained network at {report.elbo.value:.2f} nats: {steps}."
+        f"nats down to the {elbo} at {report.elbo.value:.2f} nats: {steps}."
     )
     return fig, alt
 
 
-def _short(part):
-    """Two decimals where a part is exact, else with its error."""
+def _short(report, name):
+    """Two decimals where a part is exact, else with its error; or that it was not measured."""
+    if name in report.counted_as:
+        return "not measured"
+    part = report.parts[name]
     return f"{part.value:.2f}" if part.standard_error == 0 else str(part)

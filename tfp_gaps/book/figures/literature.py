@@ -15,12 +15,13 @@ from tfp_gaps.book import literature
 from tfp_gaps.book.figures import COLOURS, WIDTH, drawing, page
 
 USED, HIDDEN, SPARE, NEITHER = range(4)
-KINDS = {
-    USED: ("seen and of use", COLOURS["full"]),
-    HIDDEN: ("needed but hidden", COLOURS["moment_matched"]),
-    SPARE: ("seen, of no use to the true factor", "#cfc3e6"),
-}
-"""What a cell means, and its colour."""
+KINDS = (
+    ("seen and of use", COLOURS["full"]),
+    ("latent, needed but hidden", COLOURS["moment_matched"]),
+    ("observation, needed but hidden", COLOURS["shared"]),
+    ("seen, of no use to the true factor", "#cfc3e6"),
+)
+"""What a cell means, and its colour: hidden latents and observations have that of their gap."""
 
 _STYLE = """
 #NAME select{font:inherit;color:inherit;padding:.3rem;margin:.2rem 0 .7rem;width:100%;
@@ -51,6 +52,13 @@ def cells(seen):
     return np.where(needed, np.where(shown, USED, HIDDEN), np.where(shown, SPARE, NEITHER))
 
 
+def _cells_of_kinds(found):
+    """Rows and columns of the cells of each of `KINDS`."""
+    hidden, latent = found == HIDDEN, np.arange(found.shape[1]) < found.shape[1] // 2
+    kinds = (found == USED, hidden & latent, hidden & ~latent, found == SPARE)
+    return [np.nonzero(kind) for kind in kinds]
+
+
 def grids(num_timesteps=6):
     """Figure with one grid for each scheme."""
     rows = -(-len(literature.SCHEMES) // 2)
@@ -59,8 +67,7 @@ def grids(num_timesteps=6):
         axes.remove()
     for axes, name in zip(panels.flat, literature.SCHEMES, strict=False):
         found = cells(literature.scheme(name, num_timesteps))
-        for kind, (_, colour) in KINDS.items():
-            rows, columns = np.nonzero(found == kind)
+        for (_, colour), (rows, columns) in zip(KINDS, _cells_of_kinds(found), strict=True):
             # The observations stand apart from the latents.
             places = columns + 0.8 * (columns >= num_timesteps)
             for row, place in zip(rows, places, strict=True):
@@ -76,12 +83,12 @@ def grids(num_timesteps=6):
             yticklabels=["$t=1$", f"$t={last}$"],
             aspect="equal",
         )
-        axes.set_title(literature.TITLES[name], fontsize=12)
+        axes.set_title(literature.TITLES[name], fontsize=10.5)
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
     fig.legend(
-        handles=[Patch(color=colour, label=label) for label, colour in KINDS.values()],
+        handles=[Patch(color=colour, label=label) for label, colour in KINDS],
         loc="outside lower center",
         ncols=1,
         frameon=False,
@@ -121,7 +128,7 @@ def chooser(rows, chosen, num_timesteps=6):
     content = (
         f'<label for="scheme-model">Model</label><select id="scheme-model">{options}</select>'
         f'<div aria-live="polite">{sections}</div>'
-        f"{page.legend([(colour, label) for label, colour in KINDS.values()])}"
+        f"{page.legend([(colour, label) for label, colour in KINDS])}"
     )
     return page.widget("scheme-chooser", content, _SCRIPT, style=_STYLE)
 
@@ -135,9 +142,13 @@ def _section(index, model, measured, num_timesteps):
             ("likelihood lost by learning", each[model.scheme].loss),
         )
     ]
+    acts = [word for word in ("actions", "controls") if word in model.lacks]
+    apart = (
+        f"The chains have no {acts[0]}, so that hiding those costs nothing here. " if acts else ""
+    )
     return (
         f'<section id="scheme-{index}"><p><strong>{html.escape(model.name)}</strong> sees '
-        f"{literature.marked(model.sees)}. Hidden: {html.escape(model.lacks)}. "
+        f"{literature.marked(model.sees)}. Hidden: {html.escape(model.lacks)}. {apart}"
         f"{literature.code_link(model)}, {html.escape(model.place)}</p>"
         f"{_svg(model, num_timesteps)}{page.numbers(numbers)}</section>"
     )
@@ -146,8 +157,7 @@ def _section(index, model, measured, num_timesteps):
 def _svg(model, size):
     found = cells(literature.scheme(model.scheme, size))
     paths = ""
-    for kind, (_, colour) in KINDS.items():
-        rows, columns = np.nonzero(found == kind)
+    for (_, colour), (rows, columns) in zip(KINDS, _cells_of_kinds(found), strict=True):
         if not len(rows):
             continue
         outline = "".join(

@@ -26,7 +26,6 @@ SOURCE_NAMES = {
     "cremer2018inference": "Cremer et al. 2018",
     "kayalibay2021less": "Kayalibay et al. 2021",
     "becker2022uncertainty": "Becker and Neumann 2022",
-    "chagneux2022amortized": "Chagneux et al. 2022",
     "contributors2026tale": "this book",
 }
 
