@@ -78,7 +78,8 @@ class GapReport:
         rows = [[f"evidence{self._doubt('evidence')}", self.evidence]]
         for name, part in self.parts.items():
             doubt = self._doubt("best_per_datum") if name == "approximation" else ""
-            if name == "optimisation" and "elbo" in self.basis and part.value < 0:
+            better = self.basis.get("elbo", "").startswith("better")
+            if name == "optimisation" and better and part.value < 0:
                 doubt = f": q is {self.basis['elbo']}"
             rows.append([f"− {name} gap{doubt}", self.in_words(name)])
         return Table(["nats", "mean ± standard error"], [*rows, ["= ELBO", self.elbo]])

@@ -143,9 +143,12 @@ class Epidemic:
             rows = zip(np.asarray(log_ratio), sums, strict=True)
             return np.stack([np.interp(values, edges, row) for values, row in rows])
         scales = self._joint_rate(_LOG_RATIOS)
-        values = np.exp(log_recovery)[..., np.newaxis]
-        return np.sum(
-            masses[:, np.newaxis] * special.gammainc(self.shapes.sum(), scales * values), -1
+        rows = zip(np.exp(log_recovery), masses, strict=True)  # each by itself: all take too much
+        return np.stack(
+            [
+                special.gammainc(self.shapes.sum(), np.outer(values, scales)) @ row
+                for values, row in rows
+            ]
         )
 
     def expected_statistics(self):

@@ -1,10 +1,10 @@
 """Flavours of normalising flows on the same posteriors: what each leaves of the approximation gap.
 
 For each posterior the best member of every family is searched by stochastic gradients, from several
-starts with falling rates, until no rate gains any more; the best end counts. All flows are of equal depth: four
-maps, that is two pairs of coupling layers (affine or spline; Dinh et al. 2017, Durkan et al. 2019),
-four inverse autoregressive layers (Kingma et al. 2016), four planar maps (Rezende and Mohamed
-2015), and, since these are small, sixteen of the latter.
+starts with falling rates, until no rate gains any more; the best end counts. All flows are of equal
+depth: four maps, that is two pairs of coupling layers (affine or spline; Dinh et al. 2017, Durkan
+et al. 2019), four inverse autoregressive layers (Kingma et al. 2016), four planar maps (Rezende and
+Mohamed 2015), and, since these are small, sixteen of the latter.
 
     "two"      two latent dimensions: ln p(x) - L[q] by sums over a grid, of the posteriors that are
                farthest from Gaussian, with one mode and with several
