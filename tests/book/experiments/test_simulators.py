@@ -84,13 +84,14 @@ def test_masses_of_a_network_sum_to_one():
     np.testing.assert_allclose(np.exp(log_q).sum((-2, -1)), 1, atol=0.02)  # tails beyond the grid
 
 
-def test_what_is_hidden_does_not_move_q():
+def test_what_is_hidden_does_not_move_q(estimator):
     outbreaks = WORLD.sample(20, seed=0)
     seen = simulators.features(WORLD, outbreaks)[np.newaxis]
     moved = seen + np.float32([0, 1, 1])
     for shown, same in (("final size", True), ("all", False)):
         posterior = untrained(shown)
         assert np.array_equal(posterior.outputs(seen), posterior.outputs(moved)) is same
+    assert np.array_equal(estimator.outputs(seen), estimator.outputs(moved))
 
 
 def test_posterior_estimation_ends_near_the_mixture_and_the_elbo_near_the_product(found, estimator):
