@@ -28,9 +28,8 @@ FOLDER = "experiments"
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 SCALE = "book"
 NOT_SMALL = {
-    "approximation": "the grid of the smoke size is too coarse for what the cell asserts",
-    "digits": "the cell reads 100 test images, and the smoke size has 64",
-    "amortisation": "the searches of the smoke size end too early for it",
+    "approximation": "the posteriors of the smoke size lie at the edge of the grid",
+    "amortisation": "from the encoder of the smoke size, 300 steps are too few for what it asserts",
 }
 """Chapters whose scripts run at the scale of the book only, and why."""
 

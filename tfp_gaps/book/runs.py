@@ -28,8 +28,8 @@ from tfp_gaps import _checks, storage
 from tfp_gaps.book import experiments, results, scales
 from tfp_gaps.posteriors.conditions import LookAhead
 
-REMEDIES = ("filters", "matching")
-"""Experiments on how to close the gaps; a run of one trains under several look-aheads itself."""
+REMEDIES = ("filters", "flows", "inductive_bias", "matching")
+"""Experiments on how to close the gaps; a run of one has no look-ahead, or several of its own."""
 
 STATIC = (*experiments.STATIC, *REMEDIES)
 """Experiments whose runs have no look-ahead of their own."""

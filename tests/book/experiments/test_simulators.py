@@ -78,6 +78,17 @@ def test_networks_are_judged_on_the_grid_as_on_fresh_outbreaks(found):
     assert np.all(exact.undone > 0)
 
 
+def test_intervals_of_few_draws_hold_what_they_claim():
+    """A fresh draw of q itself lies between the ends nine times out of ten."""
+    posterior, seen = untrained("all"), np.zeros([1, 2000, 3], np.float32)
+    ends = simulators.quantiles(posterior, seen, num_draws=39, seed=1)
+    noise = np.random.default_rng(2).normal(size=[1, 2, 2000, 2]).astype(np.float32)
+    fresh = posterior.draw(seen, noise).latents.numpy()[0, ..., 1]
+    inside = (ends[0, 0] < fresh) & (fresh < ends[1, 0])
+    # Four errors of 4000 draws; ranks of (draws - 1) would give 0.856.
+    assert inside.mean() == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 4000))
+
+
 def test_masses_of_a_network_sum_to_one():
     seen = np.zeros([1, 2, 3], np.float32)
     log_q = simulators._on_grid(untrained("all"), seen)

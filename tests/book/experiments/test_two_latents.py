@@ -84,6 +84,23 @@ def test_best_gaussians_are_the_known_ones(linear):
         assert poor.whitening[1, 0] == 0
 
 
+@pytest.mark.parametrize(("distance", "deviation", "share"), [(3.0, 0.15, 0.55), (2.0, 0.2, 0.6)])
+def test_of_two_modes_far_apart_the_best_gaussian_has_the_larger_one(distance, deviation, share):
+    # A long thin q across both would have nearly all of its mass where the grid has dropped nodes.
+    grid = two.Grid.square(6.0, 241)
+    centre = distance * np.array([np.cos(0.8), np.sin(0.8)])
+    parts = [
+        stats.multivariate_normal(place, deviation**2 * np.eye(2)).logpdf(grid.points)
+        for place in (centre, -centre)
+    ]
+    own = two.nodes_of(np.logaddexp(np.log(share) + parts[0], np.log1p(-share) + parts[1]), grid)
+    for correlated in (False, True):
+        found = two.best_gaussian(own, correlated=correlated)
+        # The divergence of a component from its mixture, as far as they do not overlap.
+        assert found.kl == pytest.approx(-np.log(share), abs=1e-4)
+        np.testing.assert_allclose(found.mean, centre, atol=1e-3)
+
+
 def planted(log_joint):
     """`Nodes` of a function of the two latents."""
     return two.nodes_of(log_joint(*GRID.points.T), GRID)

@@ -285,7 +285,8 @@ def quantiles(posterior, seen, num_draws, seed):
     noise = tf.random.stateless_normal([num_draws, replicas, seen.shape[1], 2], [seed, 0])
     drawn = posterior.draw(seen, noise).latents.numpy()
     both = np.stack([drawn[..., 1], drawn[..., 0] - drawn[..., 1]])
-    return np.quantile(both, [0.05, 0.95], axis=1)
+    # By ranks of (draws + 1): with others, intervals of few draws hold less than they should.
+    return np.quantile(both, [0.05, 0.95], axis=1, method="weibull")
 
 
 def held_out_coverage(world, posterior, *, num_data=10_000, seed=1_000_003, num_draws=400):

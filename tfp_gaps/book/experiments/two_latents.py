@@ -37,6 +37,7 @@ _LOG_2PI = np.log(2 * np.pi)
 _NODES_AT_ONCE = 4000
 _IMAGES_AT_ONCE = 300
 _WINDOW = 20.0  # nats below the highest node; what lies lower carries less than 1e-6 of the mass
+_INSIDE = 0.9  # of a q, on the nodes: what lies beyond them costs twenty nats at least
 _MODE = np.log(100.0)  # a mode counts if its density is at least a hundredth of the highest one
 
 
@@ -449,7 +450,9 @@ def best_gaussian(nodes, *, correlated):
         _minimise([*(centre - mean) / unit, *shape], (points, log_joint, correlated), bounds)
         for centre, shape in _starts(nodes, unit, correlated)
     ]
-    best = min(ends, key=lambda end: end.fun).x
+    # Of a long thin q most may lie beyond the nodes, where the objective does not see it.
+    inside = [end for end in ends if _mass(points, end.x, nodes.cell / unit.prod()) > _INSIDE]
+    best = min(inside or ends, key=lambda end: end.fun).x
     found, whitening = mean + unit * best[:2], _whitening(best) / unit
     return Gaussian(found, whitening, gaussian_kl(nodes, found, whitening))
 
@@ -479,6 +482,14 @@ def _minimise(start, arguments, bounds):
 def _whitening(parameters):
     scale = np.exp(parameters[2:4])
     return np.array([[scale[0], 0.0], [parameters[4], scale[1]]])
+
+
+def _mass(points, parameters, cell):
+    """How much of a Gaussian lies on the points."""
+    whitening = _whitening(parameters)
+    noise = (points - parameters[:2]) @ whitening.T
+    density = np.exp(-0.5 * np.sum(noise**2, 1) - _LOG_2PI) * np.linalg.det(whitening)
+    return float(density.sum() * cell)
 
 
 def _weights(points, mean, whitening):
