@@ -28,7 +28,7 @@ from tfp_gaps import _checks, storage
 from tfp_gaps.book import experiments, results, scales
 from tfp_gaps.posteriors.conditions import LookAhead
 
-REMEDIES = ("filters", "flows", "inductive_bias", "matching")
+REMEDIES = ("filters", "matching")
 """Experiments on how to close the gaps; a run of one has no look-ahead, or several of its own."""
 
 STATIC = (*experiments.STATIC, *REMEDIES)

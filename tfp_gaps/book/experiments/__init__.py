@@ -3,7 +3,16 @@
 BENCHMARKS = ("digits", "traffic", "uav")
 """The sequential benchmarks of Bayer et al. (2021)."""
 
-STATIC = ("vae", "encoders", "blind", "two_latents", "known_dynamics", "imagined")
+STATIC = (
+    "vae",
+    "encoders",
+    "inductive_bias",
+    "flows",
+    "blind",
+    "two_latents",
+    "known_dynamics",
+    "imagined",
+)
 """Experiments without time: a run of one has no look-ahead."""
 
 CONTROL = ("world_models",)
