@@ -125,20 +125,8 @@ def test_the_edge_gets_a_slope_and_keeps_its_height():
     np.testing.assert_array_equal(Pendulum(0.1).edge(places), 0.0)
 
 
-def test_bad_input():
-    with pytest.raises(ValueError, match="hidden_size"):
-        Policy(
-            observation_size=2,
-            action_size=2,
-            action_bound=1.0,
-            hidden_size=0,
-            seeds=np.zeros((1, 2)),
-        )
-    with pytest.raises(ValueError, match="action_bound"):
-        Policy(
-            observation_size=2,
-            action_size=2,
-            action_bound=0.0,
-            hidden_size=4,
-            seeds=np.zeros((1, 2)),
-        )
+@pytest.mark.parametrize(("name", "value"), [("hidden_size", 0), ("action_bound", 0.0)])
+def test_bad_input(name, value):
+    good = {"observation_size": 2, "action_size": 2, "action_bound": 1.0, "hidden_size": 4}
+    with pytest.raises(ValueError, match=name):
+        Policy(**{**good, name: value}, seeds=np.zeros((1, 2)))
