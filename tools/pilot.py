@@ -1,6 +1,7 @@
 """Choose learning rate and warm-up of a benchmark on its validation data: the same grid for all.
 
     python tools/pilot.py uav nanobench --steps 2000
+    python tools/pilot.py digits converged --steps 1000 --seeds 100 101
 
 Each arm, partial and full conditions, is trained with every pair of the grid, with seeds that no
 stored run has; the test part is not looked at. The smallest validation losses go to
@@ -74,6 +75,7 @@ def main(arguments=None):
     parser.add_argument("variant", nargs="?", default="")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--arm", choices=list(ARMS), action="append", help="default: both")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     options = parser.parse_args(arguments)
     benchmark = BENCHMARKS[options.experiment].BENCHMARK
     name = f"{options.experiment} {options.variant}".strip()
@@ -86,9 +88,9 @@ def main(arguments=None):
                 if any(row.items() <= old.items() for old in read().get(name, [])):
                     continue
                 started = time.monotonic()
-                how = {"rate": rate, "warm_up": warm_up, "steps": options.steps, "seeds": SEEDS}
+                how = {"rate": rate, "warm_up": warm_up, "steps": options.steps, "seeds": options.seeds}
                 losses = trial(splits, design, ARMS[arm], **how)
-                row |= {"seeds": SEEDS, "losses": np.round(losses, 3).tolist()}
+                row |= {"seeds": options.seeds, "losses": np.round(losses, 3).tolist()}
                 row |= {"minutes": round((time.monotonic() - started) / 60, 1)}
                 # Read again: the other arm may have been stored meanwhile.
                 stored = read()

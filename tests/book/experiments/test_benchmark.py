@@ -12,7 +12,7 @@ import scipy.stats
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book import experiments, results, runs
 from tfp_gaps.book.data.splits import Splits, Windows
-from tfp_gaps.book.experiments import benchmark, digits, traffic, uav
+from tfp_gaps.book.experiments import benchmark, digits, evidence, traffic, uav
 from tfp_gaps.book.experiments.evidence import Effort
 from tfp_gaps.book.experiments.sequential import Design, Fitted
 from tfp_gaps.estimate import INDEPENDENT
@@ -385,6 +385,23 @@ def test_a_benchmark_stores_evidence_with_groups(noise):
     histories = result["history"]
     assert histories["joint"]["converged"] == histories["refit"]["converged"] == [True]
     assert histories["joint"]["steps"][-1] == 8
+
+
+@pytest.mark.parametrize(("horizon", "steps"), [(2, 2), (0, 4)])
+def test_slack_of_the_filter_is_that_of_the_steps_it_judges(noise, monkeypatch, horizon, steps):
+    # A forecast starts from a filter of the first two steps; without one all four are predicted.
+    asked = []
+
+    def measure(*_, filter_steps, **__):
+        asked.append(filter_steps)
+        raise InterruptedError
+
+    monkeypatch.setattr(evidence, "measure", measure)
+    size = replace(noise.sizes["smoke"], horizon=horizon)
+    monkeypatch.setitem(noise.sizes, "smoke", size)
+    with pytest.raises(InterruptedError):
+        noise.run(scale="smoke", conditions=conditions.FULL, seeds=[0])
+    assert asked == [steps]
 
 
 def test_evidence_that_was_found_is_not_looked_for_again(tmp_path):

@@ -148,7 +148,7 @@ def measured(world):
     """A model whose own q is 2 standard deviations off, and with no fresh q that is better."""
     own, fresh = Smoother(world.exact, offset=1.0), Smoother(world.exact, offset=-1.5)
     return evidence.measure(
-        world.model, own, fresh, world.splits, EFFORT, seed=1, filter_start=3, filter_particles=64
+        world.model, own, fresh, world.splits, EFFORT, seed=1, filter_steps=3, filter_particles=64
     )
 
 

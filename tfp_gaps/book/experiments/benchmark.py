@@ -235,7 +235,7 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
             splits,
             size.effort,
             seed=1000 * (r + 1),
-            filter_start=size.start if size.horizon else 0,
+            filter_steps=size.start if size.horizon else splits.test.observations.shape[0],
             filter_particles=size.num_particles,
         )
 

@@ -208,7 +208,7 @@ def choose(candidates, sequences, effort, *, seed):
     return max(found, key=lambda name: found[name].values.mean()), found
 
 
-def measure(model, own, fresh, splits, effort, *, seed, filter_start=0, filter_particles=0):
+def measure(model, own, fresh, splits, effort, *, seed, filter_steps=0, filter_particles=0):
     """Choose the estimator of a model, apply it to the test sequences, and measure its slack.
 
     Args:
@@ -216,8 +216,8 @@ def measure(model, own, fresh, splits, effort, *, seed, filter_start=0, filter_p
       splits: `Splits`.
       effort: `Effort`.
       seed: int.
-      filter_start: steps that the bootstrap filter of a forecast reads; its slack is measured
-        there, with `filter_particles`. 0 for no forecast.
+      filter_steps: steps over which the bootstrap filter that judges prediction runs; its slack is
+        measured there, with `filter_particles`. 0 for no prediction.
 
     Returns:
       JSON-serialisable dict: "estimator", "test" and "slack" with values per sequence, what every
@@ -244,9 +244,9 @@ def measure(model, own, fresh, splits, effort, *, seed, filter_start=0, filter_p
     }
     above = _Above(model, own, fresh, splits.validation, effort, seed + 3)
     content["slack"] = above.slack(candidates[name], found.counts[-1])
-    if filter_start:
+    if filter_steps:
         content["filter_slack"] = above.slack(
-            candidates["bootstrap"], filter_particles, steps=filter_start
+            candidates["bootstrap"], filter_particles, steps=filter_steps
         )
     return content
 
