@@ -50,17 +50,26 @@ def test_a_result_holds_what_the_chapter_reads(small, variant):
     assert (found["truth"] is not None) == chain
 
 
-def test_two_weights_train_two_models(small):
-    world, known = balanced.World(balanced.KNOWN["chain"], "smoke"), balanced.KNOWN["chain"]
-    models = [
-        balanced.learn(world, known, weight, conditions=balanced.CONDITIONS["full"], seeds=[0])[0]
-        for weight in (1.0, 0.1)
-    ]
-    # After two steps of Adam p and q have moved q apart, and p after it.
-    parameters = [
-        np.concatenate([v.numpy().ravel() for v in m.trainable_variables]) for m in models
-    ]
-    assert 1e-6 < np.abs(np.subtract(*parameters)).max() < 0.1
+@pytest.mark.parametrize("variant", ["chain", "chain-samples", "momentum-010-held"])
+def test_training_has_the_weight_and_the_gradients_of_the_variant(small, monkeypatch, variant):
+    known, asked, trained = balanced.KNOWN[variant], [], []
+    monkeypatch.setattr(
+        balanced, "balanced_loss", lambda *args, **options: asked.append((args, options))
+    )
+    monkeypatch.setattr(
+        balanced.training, "fit", lambda loss, variables, *_, **__: trained.append(variables)
+    )
+    world = balanced.World(known, "smoke")
+    for weight in known.weights:
+        model, network, _ = balanced.learn(
+            world, known, weight, conditions=balanced.CONDITIONS["partial"], seeds=[0]
+        )
+        (args, options), variables = asked.pop(), trained.pop()
+        assert args == (model, network, weight)
+        assert options == {"through_samples": variant.endswith("samples")}
+        # Model and network are trained together.
+        assert len(variables) == len(model.trainable_variables) + len(network.trainable_variables)
+        assert isinstance(model, balanced.HeldNoise) == variant.endswith("held")
 
 
 def test_the_truth_of_the_chain_is_its_expected_log_likelihood():
