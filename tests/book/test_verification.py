@@ -226,7 +226,7 @@ def test_every_stored_experiment_and_variant_has_a_small_run_to_repeat():
         found[small].add((content["experiment"], content["variant"]))
     # The data of these need the network, which nobody should need to verify.
     assert found[False] - found[True] == {("traffic", "eight"), ("uav", "nanobench")}
-    assert {name for name, _ in found[True]} <= {*experiments.NAMES, *runs.REMEDIES}
+    assert {name for name, _ in found[True]} <= {*experiments.NAMES, *runs.FURTHER}
 
 
 def test_a_committed_small_run_is_found_again(capsys):

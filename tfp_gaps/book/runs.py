@@ -28,13 +28,14 @@ from tfp_gaps import _checks, storage
 from tfp_gaps.book import experiments, results, scales
 from tfp_gaps.posteriors.conditions import LookAhead
 
-REMEDIES = ("filters", "matching")
-"""Experiments on how to close the gaps; a run of one has no look-ahead, or several of its own."""
+FURTHER = ("filters", "matching", "balanced")
+"""Experiments beyond those of the post: on how to close the gaps, and on other objectives. A run of
+one has no look-ahead, or several of its own."""
 
-STATIC = (*experiments.STATIC, *REMEDIES)
+STATIC = (*experiments.STATIC, *FURTHER)
 """Experiments whose runs have no look-ahead of their own."""
 
-NAMES = (*experiments.NAMES, *REMEDIES)
+NAMES = (*experiments.NAMES, *FURTHER)
 """All experiments that `tfp-gaps run` knows."""
 
 DEFAULT = "default"

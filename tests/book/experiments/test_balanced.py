@@ -1,0 +1,109 @@
+"""Networks trained with q and p weighed apart: a small run, and what a run is made of."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tfp_gaps._tensorflow import tf
+from tfp_gaps.book import results
+from tfp_gaps.book.experiments import balanced, world_models
+from tfp_gaps.exact import linear_gaussian
+from tfp_gaps.networks import replica_seeds
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Two steps of training, episodes of three moves, a planner of few plans; without XLA."""
+    compiled, size = tf.function, world_models.SIZES["smoke"]
+    plain = lambda *args, jit_compile=None, **options: compiled(*args, **options)  # noqa: E731
+    monkeypatch.setattr(tf, "function", plain)
+    joint = dataclasses.replace(size.joint, num_steps=2, steps_per_call=2, jit_compile=False)
+    shrunk = dataclasses.replace(size, joint=joint, num_train=40, num_test=4, num_timesteps=8)
+    monkeypatch.setitem(world_models.SIZES, "smoke", shrunk)
+    task = world_models.TASKS["momentum-010"]
+    planner = dataclasses.replace(
+        task.planner, horizon=2, num_candidates=4, num_elite=2, num_iterations=1
+    )
+    environment = dataclasses.replace(task.environment, horizon=3)
+    changed = dataclasses.replace(task, planner=planner, environment=environment)
+    monkeypatch.setitem(world_models.TASKS, "momentum-010", changed)
+    return shrunk
+
+
+@pytest.mark.parametrize("variant", ["chain", "momentum-010-held"])
+def test_a_result_holds_what_the_chapter_reads(small, variant):
+    found = balanced.run(scale="smoke", seeds=[0, 1], variant=variant)
+    json.dumps(found, allow_nan=False)
+    known = balanced.KNOWN[variant]
+    pairs = [(row["conditions"], row["weight"]) for row in found["trained"]]
+    assert pairs == [(name, weight) for name in ("partial", "full") for weight in known.weights]
+    chain = variant == "chain"
+    for row in found["trained"]:
+        assert np.shape(row["log_evidence"]) == (2, 50 if chain else small.num_test)
+        assert np.shape(row["observation_noise"]) == (2, 1 if chain else 2)
+        assert ("returns" in row) == (not chain)
+        if known.held:
+            np.testing.assert_allclose(row["observation_noise"], 0.1)
+        assert row["diverged"] == [False, False]
+    assert (found["truth"] is not None) == chain
+
+
+@pytest.mark.parametrize("variant", ["chain", "chain-samples", "momentum-010-held"])
+def test_training_has_the_weight_and_the_gradients_of_the_variant(small, monkeypatch, variant):
+    known, asked, trained = balanced.KNOWN[variant], [], []
+    monkeypatch.setattr(
+        balanced, "balanced_loss", lambda *args, **options: asked.append((args, options))
+    )
+    monkeypatch.setattr(
+        balanced.training, "fit", lambda loss, variables, *_, **__: trained.append(variables)
+    )
+    world = balanced.World(known, "smoke")
+    for weight in known.weights:
+        model, network, _ = balanced.learn(
+            world, known, weight, conditions=balanced.CONDITIONS["partial"], seeds=[0]
+        )
+        (args, options), variables = asked.pop(), trained.pop()
+        assert args == (model, network, weight)
+        assert options == {"through_samples": variant.endswith("samples")}
+        # Model and network are trained together.
+        assert len(variables) == len(model.trainable_variables) + len(network.trainable_variables)
+        assert isinstance(model, balanced.HeldNoise) == variant.endswith("held")
+
+
+def test_the_truth_of_the_chain_is_its_expected_log_likelihood():
+    world = balanced.World(balanced.KNOWN["chain"], "paper")
+    truth = world.true_log_likelihood()
+    expected = linear_gaussian.log_likelihood(balanced.CHAIN, balanced.CHAIN, 8) / 8
+    # 2,000 sequences.
+    assert abs(truth.mean() - expected) < 4 * truth.std() / np.sqrt(len(truth))
+
+
+def test_a_model_that_is_the_truth_has_its_evidence():
+    """The filter's estimate against the density, on the chain, where the model can be the truth."""
+    world = balanced.World(balanced.KNOWN["chain"], "smoke")
+    model = balanced.HeldNoise(
+        noise=1.0,
+        observation_size=1,
+        latent_size=1,
+        control_size=1,
+        hidden_size=4,
+        seeds=replica_seeds([0], "model"),
+    )
+    a, q, p = 0.9, 0.1, balanced.CHAIN.initial_cov.item()
+    linear = np.array([[a - 1.0], [0.0]], np.float32)
+    model.set_parameters(
+        linear=linear, first_scale=p**0.5, transition_scale=q**0.5, observation_noise=1.0
+    )
+    found = np.mean(balanced.measure(world, model, [0])["log_evidence"])
+    # 50 particles: the filter lies below by about a hundredth.
+    assert abs(found - world.true_log_likelihood().mean()) < 0.02
+
+
+def test_unknown_variants_and_missing_results_are_refused(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="variant"):
+        balanced.run(scale="smoke", seeds=[0], variant="chains")
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    with pytest.raises(results.ResultError, match="tfp-gaps run balanced --scale paper"):
+        balanced.stored("paper", "chain")

@@ -1,0 +1,244 @@
+"""World models whose q and p are weighed apart, by networks: KL balancing with stopped gradients.
+
+Under partial and under full conditions, and with several weights beta, the same model and network
+are trained from the same seeds by `sequential.balancing.balanced_loss`. Each model is then measured
+on held-out sequences by the adapted particle filter, which needs no q, and where there is a task to
+act in, by what its planner earns. Variants:
+
+* "chain": the slow chain of the closed form, eight steps, observed with standard deviation one;
+* a task of `experiments.world_models`; its model has a state for each channel that the sensor
+  shows, and others that are hidden;
+* NAME-held: the sensor noise is held at its true value instead of learned;
+* NAME-samples: the divergence teaches earlier steps of q through their draws, too.
+
+All likelihoods are nats per step.
+"""
+
+import functools
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import scipy.stats
+
+from tfp_gaps import _checks, training
+from tfp_gaps._tensorflow import tf
+from tfp_gaps.book import results, scales
+from tfp_gaps.book.control import scoring
+from tfp_gaps.book.control.acting import LearnedSimulator
+from tfp_gaps.book.control.beliefs import AdaptedFilter
+from tfp_gaps.book.control.world_model import WorldModel
+from tfp_gaps.book.experiments import world_models
+from tfp_gaps.exact import linear_gaussian
+from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors.conditions import FULL, LookAhead
+from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
+from tfp_gaps.sequences import Sequences
+from tfp_gaps.sequential.balancing import balanced_loss
+
+CONDITIONS = {"partial": LookAhead(0), "full": FULL}
+CHAIN = linear_gaussian.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
+CHAIN_STEPS = 8
+_NUM_CHAINS = {"smoke": 200, "book": 20_000, "paper": 20_000}
+_NUM_TEST = {"smoke": 50, "book": 2000, "paper": 2000}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is trained.
+
+    world: "chain", or the name of a task of `world_models`.
+    weights: beta of each training.
+    held: whether the sensor noise is held at its true value.
+    through_samples: see `balancing.balanced_loss`.
+    """
+
+    world: str
+    weights: tuple = (1.0, 0.1)
+    held: bool = False
+    through_samples: bool = False
+
+
+def _variants():
+    known = {}
+    for base in (
+        Variant("chain", (1.0, 0.5, 0.1)),
+        Variant("momentum-010"),
+        Variant("momentum-010-latent6"),
+    ):
+        known[base.world] = base
+        known[f"{base.world}-held"] = replace(base, held=True)
+        known[f"{base.world}-samples"] = replace(base, through_samples=True)
+    return known
+
+
+KNOWN = _variants()
+VARIANTS = tuple(KNOWN)
+
+
+class HeldNoise(WorldModel):
+    """A `WorldModel` whose sensor noise is not learned.
+
+    Args:
+      noise: r, its standard deviation, the same for all channels.
+      **options: as for `WorldModel`.
+    """
+
+    def __init__(self, *, noise, **options):
+        super().__init__(**options)
+        self._held = tf.fill([self.num_replicas, 1, self.observation_size], float(noise))
+
+    @property
+    def observation_noise(self):
+        return self._held
+
+
+class World:
+    """What is learned: sequences, sizes, training, and the true sensor noise."""
+
+    def __init__(self, variant, scale):
+        self.size = world_models.size_of(scale)
+        if variant.world == "chain":
+            self.task, self.noise = None, float(CHAIN.emission_cov.item()) ** 0.5
+            self.source = f"simulated: {CHAIN}, {CHAIN_STEPS} steps"
+            counts = {"train": _NUM_CHAINS[scale], "test": _NUM_TEST[scale]}
+            self.sequences = {
+                part: _chain(count, world_models.PARTS[part]) for part, count in counts.items()
+            }
+            self.latent_size, self.control_size, self.first_scale = 1, 1, 0.7
+            self.joint = self.size.joint
+        else:
+            self.task = world_models.task_of(variant.world)
+            self.noise = self.task.environment.observation_noise
+            explored = world_models.explore(self.task, self.size)
+            self.source = world_models.splits_of(self.task, explored).source
+            self.sequences = {part: explored[part].sequences for part in ("train", "test")}
+            self.latent_size, self.first_scale = self.task.latent_size, self.task.first_scale
+            self.control_size = self.task.environment.action_size
+            warm = self.task.warms_up
+            joint = self.size.joint
+            self.joint = joint if warm else replace(joint, kl_warmup_steps=0)
+
+    def true_log_likelihood(self):
+        """Of the test sequences under the chain, nats per step; None for another world."""
+        if self.task is not None:
+            return None
+        times = np.arange(CHAIN_STEPS)
+        covariance = CHAIN.initial_cov.item() * CHAIN.transition.item() ** np.abs(
+            times[:, np.newaxis] - times
+        ) + CHAIN.emission_cov.item() * np.eye(CHAIN_STEPS)
+        x = self.sequences["test"].observations[..., 0].T.astype(np.float64)
+        return scipy.stats.multivariate_normal(cov=covariance).logpdf(x) / CHAIN_STEPS
+
+
+def _chain(count, seed):
+    observations = linear_gaussian.sample(CHAIN, CHAIN_STEPS, count, seed)[1]
+    # The model of the other worlds takes an action; here nothing acts.
+    return Sequences(observations, np.zeros_like(observations))
+
+
+def learn(world, variant, weight, *, conditions, seeds, **options):
+    """Train a model and its network with one weight; returns model, network and `History`."""
+    sizes = {
+        "observation_size": world.sequences["train"].observations.shape[-1],
+        "latent_size": world.latent_size,
+        "control_size": world.control_size,
+        "hidden_size": world.size.hidden_size,
+    }
+    start = {"first_scale": world.first_scale, "seeds": replica_seeds(seeds, "initial model")}
+    if variant.held:
+        model = HeldNoise(noise=world.noise, **sizes, **start)
+    else:
+        model = WorldModel(**sizes, **start)
+    network = LookAheadNetwork(
+        **sizes,
+        conditions=conditions,
+        relative=True,
+        seeds=replica_seeds(seeds, "initial network"),
+    )
+    history = training.fit(
+        balanced_loss(model, network, weight, through_samples=variant.through_samples),
+        [*network.trainable_variables, *model.trainable_variables],
+        world.sequences["train"].batch,
+        world.joint,
+        axis=1,
+        seeds=seeds,
+        fingerprint=f"{variant} {world.source} {world.joint} {weight} {conditions.lookahead}",
+        **options,
+    )
+    return model, network, history
+
+
+def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
+    """Learn with each weight under both conditions, measure, and act; see the module.
+
+    Args:
+      scale: "smoke", "book" or "paper".
+      seeds: list of ints, one per replica.
+      variant: one of `VARIANTS`.
+      checkpoint_folder, progress: as in `world_models.run`.
+
+    Returns:
+      A JSON-serialisable dict. "trained" is a list with, for each condition and weight,
+      "conditions", "weight", "log_evidence" [seeds][sequences] nats per step, "observation_noise",
+      "transition_scale" [seeds][components], "diverged" [seeds] and, with a task, "returns"
+      [seeds][episodes]. "truth" has the log-likelihood of the test sequences under the chain.
+    """
+    scales.check(scale)
+    known = KNOWN[_checks.one_of(variant, "variant", VARIANTS)]
+    world = World(known, scale)
+    options = functools.partial(results.training_options, checkpoint_folder, progress)
+    trained = []
+    for name, conditions in CONDITIONS.items():
+        for weight in known.weights:
+            phase = f"{name}-{round(100 * weight):03d}"
+            model, _, history = learn(
+                world,
+                known,
+                weight,
+                conditions=conditions,
+                seeds=seeds,
+                **options(phase, world.joint.num_steps),
+            )
+            found = measure(world, model, seeds)
+            trained.append({"conditions": name, "weight": weight} | found)
+            trained[-1]["diverged"] = history.diverged.tolist()
+    truth = world.true_log_likelihood()
+    return {
+        "experiment": "balanced",
+        "scale": scale,
+        "variant": variant,
+        "seeds": list(seeds),
+        "size": asdict(world.size),
+        "task": str(known),
+        "data": world.source,
+        "true_noise": world.noise,
+        "truth": None if truth is None else np.round(truth, 6).tolist(),
+        "trained": trained,
+    }
+
+
+def measure(world, model, seeds):
+    """Evidence and parameters of a model, and what its planner earns; see `run`."""
+    belief = AdaptedFilter(model, world.size.num_filter)
+    evidence = scoring.log_evidence(
+        belief, world.sequences["test"], num_replicas=len(seeds), seed=11
+    )
+    found = {
+        "log_evidence": np.round(evidence.mean(0), 6).tolist(),
+        "observation_noise": model.observation_noise.numpy()[:, 0].tolist(),
+        "transition_scale": model.transition_scale.numpy()[:, 0].tolist(),
+    }
+    if world.task is not None:
+        simulator = LearnedSimulator(model, world.task.environment)
+        rollout = world_models.play(world.task, world.size, simulator, belief, len(seeds))
+        found["returns"] = rollout.returns.tolist()
+    return found
+
+
+def stored(scale, variant):
+    """Read the committed result.
+
+    Raises:
+      ResultError: if there is none, or it is incomplete or altered.
+    """
+    return results.stored("balanced", scale, variant, options="--seeds 0 1 2 3 4")[0]
