@@ -11,6 +11,8 @@ from tfp_gaps.book import results
 from tfp_gaps.book.experiments import balanced, world_models
 from tfp_gaps.exact import linear_gaussian
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.sequences import Batch
+from tfp_gaps.sequential.fitting import negative_elbo
 
 
 @pytest.fixture
@@ -70,6 +72,29 @@ def test_training_has_the_weight_and_the_gradients_of_the_variant(small, monkeyp
         # Model and network are trained together.
         assert len(variables) == len(model.trainable_variables) + len(network.trainable_variables)
         assert isinstance(model, balanced.HeldNoise) == variant.endswith("held")
+
+
+def test_q_does_not_know_p_and_with_weight_one_both_follow_the_elbo():
+    sizes = {"observation_size": 1, "latent_size": 2, "control_size": 1, "hidden_size": 8}
+    model = balanced.WorldModel(**sizes, seeds=replica_seeds([0], "model"))
+    network = balanced.FreeNetwork(
+        **sizes,
+        conditions=balanced.CONDITIONS["full"],
+        smallest=0.01,
+        seeds=replica_seeds([0], "q"),
+    )
+    rng = np.random.default_rng(0)
+    arrays = [tf.constant(rng.normal(size=[5, 1, 6, 1]), tf.float32) for _ in range(2)]
+    batch = Batch(*arrays)
+    variables = [*network.trainable_variables, *model.trainable_variables]
+    found = []
+    for loss in (balanced.balanced_loss(model, network, 1.0), negative_elbo(model, network)):
+        with tf.GradientTape() as tape:
+            value = loss(batch, replica_seeds([7], "noise"), 1.0)
+        found.append([value, *tape.gradient(value, variables)])
+    # A network that is relative to p fails here: p would follow its own pull on q.
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_the_truth_of_the_chain_is_its_expected_log_likelihood():
