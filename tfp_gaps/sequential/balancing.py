@@ -6,8 +6,10 @@ each (Hafner et al. 2023),
     KL(stop(q) || p) + beta KL(q || stop(p)),
 
 of which the first teaches p and the second q. So q ascends E_q ln p(x | z) - beta KL(q || p) at a
-fixed p, and p ascends E_q ln p(x, z) at a fixed q. With beta = 1 both climb the ELBO. What this
-does to a model in closed form is in `tfp_gaps.exact.kl_balancing`.
+fixed p, and p ascends E_q ln p(x, z) at a fixed q. With beta = 1 both climb the ELBO, provided that
+q does not contain parameters of p. A `LookAheadNetwork` does: it corrects the prediction of p, so
+that an update of p moves q too, and no gradient says so. What balancing does to a model in closed
+form is in `tfp_gaps.exact.kl_balancing`.
 """
 
 from tfp_gaps import _checks
@@ -25,11 +27,12 @@ def balanced_loss(model, posterior, weight, *, through_samples=False):
 
     Args:
       model: a state-space model, which may be trained or not.
-      posterior: `LookAheadNetwork`, or what has its methods `context`, `sample_path` and `factor`.
+      posterior: q with the methods `context`, `sample_path` and `factor` of `LookAheadNetwork`;
+        best one whose factor does not depend on the parameters of p, see above.
       weight: beta, positive: the share of the divergence that teaches q.
       through_samples: whether the full divergence teaches earlier steps of q, through the draws
-        that p and q are given: gradients then stop at the distributions of each step alone, as in
-        the code of DreamerV3.
+        that p and q are given. Gradients then stop at the distributions of each step alone, as in
+        the code of DreamerV3; those of p stop at the draws as before.
 
     Raises:
       ValueError: for a weight that is not positive.

@@ -39,8 +39,10 @@ def test_a_result_holds_what_the_chapter_reads(small, variant):
     found = balanced.run(scale="smoke", seeds=[0, 1], variant=variant)
     json.dumps(found, allow_nan=False)
     known = balanced.KNOWN[variant]
-    pairs = [(row["conditions"], row["weight"]) for row in found["trained"]]
-    assert pairs == [(name, weight) for name in ("partial", "full") for weight in known.weights]
+    assert found["size"]["joint"]["kl_warmup_steps"] == 0
+    trained = [(row["conditions"], row["weight"], row["from_one"]) for row in found["trained"]]
+    plan = [(name, weight, False) for name in ("partial", "full") for weight in known.weights]
+    assert trained == [*plan, ("full", 0.1, True)]
     chain = variant == "chain"
     for row in found["trained"]:
         assert np.shape(row["log_evidence"]) == (2, 50 if chain else small.num_test)
@@ -72,6 +74,24 @@ def test_training_has_the_weight_and_the_gradients_of_the_variant(small, monkeyp
         # Model and network are trained together.
         assert len(variables) == len(model.trainable_variables) + len(network.trainable_variables)
         assert isinstance(model, balanced.HeldNoise) == variant.endswith("held")
+
+
+def test_a_start_is_where_training_starts(small, monkeypatch):
+    known = balanced.KNOWN["chain"]
+    world, taken = balanced.World(known, "smoke"), []
+    monkeypatch.setattr(
+        balanced.training,
+        "fit",
+        lambda _, variables, *__, **___: taken.append([v.numpy() for v in variables]),
+    )
+    options = {"conditions": balanced.CONDITIONS["full"]}
+    pair = balanced.learn(world, known, 1.0, seeds=[0], **options)[:2]
+    balanced.learn(world, known, 0.1, seeds=[1], **options)
+    balanced.learn(world, known, 0.1, seeds=[1], start=pair, **options)
+    first, other, started = taken
+    for one, two in zip(first, started, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert any(np.any(one != two) for one, two in zip(first, other, strict=True))
 
 
 def test_q_does_not_know_p_and_with_weight_one_both_follow_the_elbo():
@@ -121,7 +141,18 @@ def test_a_model_that_is_the_truth_has_its_evidence():
     model.set_parameters(
         linear=linear, first_scale=p**0.5, transition_scale=q**0.5, observation_noise=1.0
     )
-    found = np.mean(balanced.measure(world, model, [0])["log_evidence"])
+    network = balanced.FreeNetwork(
+        observation_size=1,
+        latent_size=1,
+        control_size=1,
+        hidden_size=4,
+        conditions=balanced.CONDITIONS["full"],
+        smallest=0.01,
+        seeds=replica_seeds([0], "q"),
+    )
+    measured = balanced.measure(world, model, network, [0])
+    found = np.mean(measured["log_evidence"])
+    assert measured["elbo"][0] < found
     # 50 particles: the filter lies below by about a hundredth.
     assert abs(found - world.true_log_likelihood().mean()) < 0.02
 

@@ -11,6 +11,9 @@ act in, by what its planner earns. Variants:
 * NAME-held: the sensor noise is held at its true value instead of learned;
 * NAME-samples: the divergence teaches earlier steps of q through their draws, too.
 
+A last training has full conditions and the smallest weight, but starts from what full conditions
+learned with weight one: does balancing lead away from there?
+
 All likelihoods are nats per step.
 """
 
@@ -34,6 +37,7 @@ from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors.conditions import FULL, LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Sequences
+from tfp_gaps.sequential import fitting
 from tfp_gaps.sequential.balancing import balanced_loss
 
 CONDITIONS = {"partial": LookAhead(0), "full": FULL}
@@ -123,11 +127,11 @@ class World:
     """What is learned: sequences, sizes, training, and the true sensor noise."""
 
     def __init__(self, variant, scale):
-        self.size = world_models.size_of(scale)
+        size = world_models.size_of(scale)
         # With a warm-up q copies the data before there is a reason to predict: on the chain three
         # of three networks with weight 1 and full conditions were still in the copy after 3,000
         # steps, and none without.
-        self.joint = replace(self.size.joint, kl_warmup_steps=0)
+        self.size = replace(size, joint=replace(size.joint, kl_warmup_steps=0))
         if variant.world == "chain":
             self.task, self.noise = None, float(CHAIN.emission_cov.item()) ** 0.5
             self.source = f"simulated: {CHAIN}, {CHAIN_STEPS} steps"
@@ -163,33 +167,50 @@ def _chain(count, seed):
     return Sequences(observations, np.zeros_like(observations))
 
 
-def learn(world, variant, weight, *, conditions, seeds, **options):
-    """Train a model and its network with one weight; returns model, network and `History`."""
+def learn(world, variant, weight, *, conditions, seeds, start=None, **options):
+    """Train a model and its network with one weight; returns model, network and `History`.
+
+    Args:
+      world: `World`.
+      variant: `Variant`.
+      weight: beta.
+      conditions: `LookAhead`.
+      seeds: one int per replica.
+      start: model and network under the same conditions from whose values training starts; None
+        for afresh.
+      **options: checkpoint, progress: as in `training.fit`.
+    """
     sizes = {
         "observation_size": world.sequences["train"].observations.shape[-1],
         "latent_size": world.latent_size,
         "control_size": world.control_size,
         "hidden_size": world.size.hidden_size,
     }
-    start = {"first_scale": world.first_scale, "seeds": replica_seeds(seeds, "initial model")}
+    own = {"first_scale": world.first_scale, "seeds": replica_seeds(seeds, "initial model")}
     if variant.held:
-        model = HeldNoise(noise=world.noise, **sizes, **start)
+        model = HeldNoise(noise=world.noise, **sizes, **own)
     else:
-        model = WorldModel(**sizes, **start)
+        model = WorldModel(**sizes, **own)
     network = FreeNetwork(
         **sizes,
         conditions=conditions,
         smallest=model.minimum_scale,
         seeds=replica_seeds(seeds, "initial network"),
     )
+    variables = [*network.trainable_variables, *model.trainable_variables]
+    if start is not None:
+        values = [variable for each in reversed(start) for variable in each.trainable_variables]
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+    described = f"{weight} {conditions.lookahead}" + ("" if start is None else " from a start")
     history = training.fit(
         balanced_loss(model, network, weight, through_samples=variant.through_samples),
-        [*network.trainable_variables, *model.trainable_variables],
+        variables,
         world.sequences["train"].batch,
-        world.joint,
+        world.size.joint,
         axis=1,
         seeds=seeds,
-        fingerprint=f"{variant} {world.source} {world.joint} {weight} {conditions.lookahead}",
+        fingerprint=f"{variant} {world.source} {world.size} {described}",
         **options,
     )
     return model, network, history
@@ -205,30 +226,34 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
       checkpoint_folder, progress: as in `world_models.run`.
 
     Returns:
-      A JSON-serialisable dict. "trained" is a list with, for each condition and weight,
-      "conditions", "weight", "log_evidence" [seeds][sequences] nats per step, "observation_noise",
-      "transition_scale" [seeds][components], "diverged" [seeds] and, with a task, "returns"
-      [seeds][episodes]. "truth" has the log-likelihood of the test sequences under the chain.
+      A JSON-serialisable dict. "trained" is a list with, for each training, "conditions", "weight",
+      "from_one" (where it started), "log_evidence" [seeds][sequences] and "elbo" [seeds] of the
+      test sequences, nats per step, "observation_noise", "transition_scale" [seeds][components],
+      "diverged" [seeds] and, with a task, "returns" [seeds][episodes]. "truth" has the
+      log-likelihood of the test sequences under the chain.
     """
     scales.check(scale)
     known = KNOWN[_checks.one_of(variant, "variant", VARIANTS)]
     world = World(known, scale)
     options = functools.partial(results.training_options, checkpoint_folder, progress)
-    trained = []
-    for name, conditions in CONDITIONS.items():
-        for weight in known.weights:
-            phase = f"{name}-{round(100 * weight):03d}"
-            model, _, history = learn(
-                world,
-                known,
-                weight,
-                conditions=conditions,
-                seeds=seeds,
-                **options(phase, world.joint.num_steps),
-            )
-            found = measure(world, model, seeds)
-            trained.append({"conditions": name, "weight": weight} | found)
-            trained[-1]["diverged"] = history.diverged.tolist()
+    trained, pairs = [], {}
+    least = min(known.weights)
+    plan = [(name, weight, None) for name in CONDITIONS for weight in known.weights]
+    for name, weight, start in [*plan, ("full", least, ("full", 1.0))]:
+        phase = f"{name}-{round(100 * weight):03d}" + ("" if start is None else "-from-one")
+        pair = learn(
+            world,
+            known,
+            weight,
+            conditions=CONDITIONS[name],
+            seeds=seeds,
+            start=None if start is None else pairs[start],
+            **options(phase, world.size.joint.num_steps),
+        )
+        pairs[name, weight] = pair[:2]
+        row = {"conditions": name, "weight": weight, "from_one": start is not None}
+        row |= measure(world, *pair[:2], seeds)
+        trained.append(row | {"diverged": pair[2].diverged.tolist()})
     truth = world.true_log_likelihood()
     return {
         "experiment": "balanced",
@@ -244,13 +269,16 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
     }
 
 
-def measure(world, model, seeds):
-    """Evidence and parameters of a model, and what its planner earns; see `run`."""
+def measure(world, model, network, seeds):
+    """Evidence, bound and parameters of a model, and what its planner earns; see `run`."""
     belief = AdaptedFilter(model, world.size.num_filter)
     evidence = scoring.log_evidence(
         belief, world.sequences["test"], num_replicas=len(seeds), seed=11
     )
+    test = world.sequences["test"]
+    loss = fitting.validation_loss(model, network, test)
     found = {
+        "elbo": (-np.asarray(loss()) / test.num_timesteps).tolist(),
         "log_evidence": np.round(evidence.mean(0), 6).tolist(),
         "observation_noise": model.observation_noise.numpy()[:, 0].tolist(),
         "transition_scale": model.transition_scale.numpy()[:, 0].tolist(),
