@@ -50,6 +50,8 @@ def test_a_result_holds_what_the_chapter_reads(small, variant):
         assert ("returns" in row) == (not chain)
         if known.held:
             np.testing.assert_allclose(row["observation_noise"], 0.1)
+            same = row["log_evidence_acted"] == row["log_evidence"]
+            assert same == (row["weight"] == 1.0)
         assert row["diverged"] == [False, False]
     assert (found["truth"] is not None) == chain
 

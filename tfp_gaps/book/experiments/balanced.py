@@ -17,6 +17,7 @@ learned with weight one: does balancing lead away from there?
 All likelihoods are nats per step.
 """
 
+import copy
 import functools
 from dataclasses import asdict, dataclass, replace
 
@@ -31,6 +32,7 @@ from tfp_gaps.book.control.acting import LearnedSimulator
 from tfp_gaps.book.control.beliefs import AdaptedFilter
 from tfp_gaps.book.control.world_model import WorldModel
 from tfp_gaps.book.experiments import world_models
+from tfp_gaps.estimate import INDEPENDENT, Estimate
 from tfp_gaps.exact import linear_gaussian
 from tfp_gaps.models.state_space import DiagonalNormal
 from tfp_gaps.networks import replica_seeds
@@ -91,7 +93,14 @@ class HeldNoise(WorldModel):
 
     def __init__(self, *, noise, **options):
         super().__init__(**options)
-        self._held = tf.fill([self.num_replicas, 1, self.observation_size], float(noise))
+        noise = _checks.positive_float(noise, "noise")
+        self._held = tf.fill([self.num_replicas, 1, self.observation_size], noise)
+
+    def with_noise(self, share):
+        """This model with a share of its sensor noise: a copy with the same variables."""
+        other = copy.copy(self)
+        other._held = share * self._held
+        return other
 
     @property
     def observation_noise(self):
@@ -229,8 +238,9 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
       A JSON-serialisable dict. "trained" is a list with, for each training, "conditions", "weight",
       "from_one" (where it started), "log_evidence" [seeds][sequences] and "elbo" [seeds] of the
       test sequences, nats per step, "observation_noise", "transition_scale" [seeds][components],
-      "diverged" [seeds] and, with a task, "returns" [seeds][episodes]. "truth" has the
-      log-likelihood of the test sequences under the chain.
+      "diverged" [seeds] and, with a task, "returns" [seeds][episodes]. Where the noise is held,
+      "log_evidence_acted" is that of the same dynamics at the smaller noise that q acts on. "truth"
+      has the log-likelihood of the test sequences under the chain.
     """
     scales.check(scale)
     known = KNOWN[_checks.one_of(variant, "variant", VARIANTS)]
@@ -253,6 +263,9 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
         pairs[name, weight] = pair[:2]
         row = {"conditions": name, "weight": weight, "from_one": start is not None}
         row |= measure(world, *pair[:2], seeds)
+        if known.held:
+            acted = pair[0].with_noise(weight**0.5)
+            row["log_evidence_acted"] = evidence_of(world, acted, seeds)[1]
         trained.append(row | {"diverged": pair[2].diverged.tolist()})
     truth = world.true_log_likelihood()
     return {
@@ -271,15 +284,12 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
 
 def measure(world, model, network, seeds):
     """Evidence, bound and parameters of a model, and what its planner earns; see `run`."""
-    belief = AdaptedFilter(model, world.size.num_filter)
-    evidence = scoring.log_evidence(
-        belief, world.sequences["test"], num_replicas=len(seeds), seed=11
-    )
     test = world.sequences["test"]
     loss = fitting.validation_loss(model, network, test)
+    belief, evidence = evidence_of(world, model, seeds)
     found = {
         "elbo": (-np.asarray(loss()) / test.num_timesteps).tolist(),
-        "log_evidence": np.round(evidence.mean(0), 6).tolist(),
+        "log_evidence": evidence,
         "observation_noise": model.observation_noise.numpy()[:, 0].tolist(),
         "transition_scale": model.transition_scale.numpy()[:, 0].tolist(),
     }
@@ -290,6 +300,13 @@ def measure(world, model, network, seeds):
     return found
 
 
+def evidence_of(world, model, seeds):
+    """The filter of a model, and ln p of each test sequence by it, [seeds][sequences] per step."""
+    belief = AdaptedFilter(model, world.size.num_filter)
+    values = scoring.log_evidence(belief, world.sequences["test"], num_replicas=len(seeds), seed=11)
+    return belief, np.round(values.mean(0), 6).tolist()
+
+
 def stored(scale, variant):
     """Read the committed result.
 
@@ -297,3 +314,47 @@ def stored(scale, variant):
       ResultError: if there is none, or it is incomplete or altered.
     """
     return results.stored("balanced", scale, variant, options="--seeds 0 1 2 3 4")[0]
+
+
+def trained(result, conditions, weight, from_one=False):
+    """What a stored result has of one training.
+
+    Args:
+      result: from `stored`.
+      conditions: "partial" or "full".
+      weight: beta.
+      from_one: whether it started where weight one ended.
+    """
+    keys = ("conditions", "weight", "from_one")
+    wanted = (conditions, weight, from_one)
+    (found,) = [row for row in result["trained"] if tuple(row[key] for key in keys) == wanted]
+    return found
+
+
+def difference(result, one, other, quantity="log_evidence"):
+    """One training minus another, over seeds and test sequences, or episodes, together.
+
+    Args:
+      result: from `stored`.
+      one, other: of the trainings, what `trained` takes.
+      quantity: "log_evidence", nats per step, or "returns".
+
+    Returns:
+      `Estimate`.
+    """
+    values, others = (np.array(trained(result, *each)[quantity]) for each in (one, other))
+    return Estimate.from_crossed(values - others, INDEPENDENT, kind="seeds and sequences")
+
+
+def lost(result, conditions, weight):
+    """What the truth of the chain has more of log-likelihood than a model, nats per step."""
+    values = np.array(trained(result, conditions, weight)["log_evidence"])
+    kind = "seeds and sequences"
+    return Estimate.from_crossed(np.array(result["truth"]) - values, INDEPENDENT, kind=kind)
+
+
+def relative_noise(result, conditions, weight, from_one=False):
+    """Learned over true standard deviation of the sensor, mean over channels, over seeds."""
+    found = trained(result, conditions, weight, from_one)
+    learned = np.array(found["observation_noise"]).mean(axis=1)
+    return Estimate.from_samples(learned / result["true_noise"], kind="seeds")
