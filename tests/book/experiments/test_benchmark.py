@@ -402,6 +402,12 @@ def test_slack_of_the_filter_is_that_of_the_steps_it_judges(noise, monkeypatch, 
     with pytest.raises(InterruptedError):
         noise.run(scale="smoke", conditions=conditions.FULL, seeds=[0])
     assert asked == [steps]
+def test_the_history_of_a_replica_that_diverged_can_be_stored():
+    losses = np.array([[1.23456, np.inf], [1.0, np.nan]])
+    steps = np.array([1, 2])
+    history = History(steps, losses, np.array([0, 2]), 1.0, steps, losses)
+    stored = json.loads(json.dumps(benchmark._thin(history), allow_nan=False))
+    assert stored["losses"] == stored["validation_losses"] == [[1.235, None], [1.0, None]]
 
 
 def test_evidence_that_was_found_is_not_looked_for_again(tmp_path):

@@ -469,17 +469,24 @@ def paper_table(stored_results, columns=None):
 
 
 def _thin(history, settings=None, points=200):
-    """A history of at most `points` entries, for plotting; "converged" where that ended it."""
+    """A history of at most `points` entries, for plotting; "converged" where that ended it.
+
+    A loss that is not finite, of a replica that diverged, is None: JSON has no infinity.
+    """
     every = max(1, len(history.steps) // points)
     ended = {}
     if settings is not None and settings.schedule == "plateau":
         ended = {"converged": history.converged(settings).tolist()}
     return ended | {
         "steps": history.steps[::every].tolist(),
-        "losses": np.round(history.losses[::every], 3).tolist(),
+        "losses": _finite_or_none(history.losses[::every]),
         "skipped_steps": history.skipped_steps.tolist(),
         "validation_steps": history.validation_steps.tolist(),
-        "validation_losses": np.round(history.validation_losses, 3).tolist(),
+        "validation_losses": _finite_or_none(history.validation_losses),
         "best_steps": np.asarray(history.best_steps).tolist(),
         "seconds": round(history.seconds, 1),
     }
+
+
+def _finite_or_none(values):
+    return np.where(np.isfinite(values), np.round(values, 3), None).tolist()
