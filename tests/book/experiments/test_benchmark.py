@@ -402,6 +402,8 @@ def test_slack_of_the_filter_is_that_of_the_steps_it_judges(noise, monkeypatch, 
     with pytest.raises(InterruptedError):
         noise.run(scale="smoke", conditions=conditions.FULL, seeds=[0])
     assert asked == [steps]
+
+
 def test_the_history_of_a_replica_that_diverged_can_be_stored():
     losses = np.array([[1.23456, np.inf], [1.0, np.nan]])
     steps = np.array([1, 2])
