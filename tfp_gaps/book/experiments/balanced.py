@@ -237,8 +237,9 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
     Returns:
       A JSON-serialisable dict. "trained" is a list with, for each training, "conditions", "weight",
       "from_one" (where it started), "log_evidence" [seeds][sequences] and "elbo" [seeds] of the
-      test sequences, nats per step (None where q diverged), "observation_noise", "transition_scale" [seeds][components],
-      "diverged" [seeds] and, with a task, "returns" [seeds][episodes]. Where the noise is held,
+      test sequences, nats per step (None where q diverged), "observation_noise",
+      "transition_scale" [seeds][components], "diverged" [seeds] and, with a task, "returns"
+      [seeds][episodes]. Where the noise is held,
       "log_evidence_acted" is that of the same dynamics at the smaller noise that q acts on. "truth"
       has the log-likelihood of the test sequences under the chain.
     """
