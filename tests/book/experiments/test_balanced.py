@@ -165,3 +165,20 @@ def test_unknown_variants_and_missing_results_are_refused(monkeypatch, tmp_path)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     with pytest.raises(results.ResultError, match="tfp-gaps run balanced --scale paper"):
         balanced.stored("paper", "chain")
+
+
+def test_seeds_that_diverged_are_left_out_and_counted():
+    def row(weight, values, diverged):
+        return {
+            "conditions": "full", "weight": weight, "from_one": False, "diverged": diverged,
+            "log_evidence": values, "observation_noise": [[0.1], [0.3], [9.0]],
+        }  # fmt: skip
+
+    one = row(1.0, [[3.0, 4.0], [4.0, 5.0], [99.0, 9.0]], [False, False, True])
+    other = row(0.1, [[1.0, 3.0], [3.0, 3.0], [0.0, 0.0]], [False, False, False])
+    result = {"trained": [one, other], "true_noise": 0.2, "truth": [5.0, 5.0]}
+    found = balanced.difference(result, ("full", 1.0), ("full", 0.1))
+    assert found.value == 1.5 and found.num_samples == 2
+    assert balanced.lost(result, "full", 1.0).value == 1.0
+    assert balanced.relative_noise(result, "full", 1.0).value == pytest.approx(1.0)
+    assert balanced.num_diverged(result) == 1

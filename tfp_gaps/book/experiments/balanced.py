@@ -237,8 +237,9 @@ def run(*, scale, seeds, variant, checkpoint_folder=None, progress=None):
     Returns:
       A JSON-serialisable dict. "trained" is a list with, for each training, "conditions", "weight",
       "from_one" (where it started), "log_evidence" [seeds][sequences] and "elbo" [seeds] of the
-      test sequences, nats per step, "observation_noise", "transition_scale" [seeds][components],
-      "diverged" [seeds] and, with a task, "returns" [seeds][episodes]. Where the noise is held,
+      test sequences, nats per step (None where q diverged), "observation_noise",
+      "transition_scale" [seeds][components], "diverged" [seeds] and, with a task, "returns"
+      [seeds][episodes]. Where the noise is held,
       "log_evidence_acted" is that of the same dynamics at the smaller noise that q acts on. "truth"
       has the log-likelihood of the test sequences under the chain.
     """
@@ -287,8 +288,9 @@ def measure(world, model, network, seeds):
     test = world.sequences["test"]
     loss = fitting.validation_loss(model, network, test)
     belief, evidence = evidence_of(world, model, seeds)
+    elbo = -np.asarray(loss()) / test.num_timesteps
     found = {
-        "elbo": (-np.asarray(loss()) / test.num_timesteps).tolist(),
+        "elbo": [float(value) if np.isfinite(value) else None for value in elbo],
         "log_evidence": evidence,
         "observation_noise": model.observation_noise.numpy()[:, 0].tolist(),
         "transition_scale": model.transition_scale.numpy()[:, 0].tolist(),
@@ -334,6 +336,9 @@ def trained(result, conditions, weight, from_one=False):
 def difference(result, one, other, quantity="log_evidence"):
     """One training minus another, over seeds and test sequences, or episodes, together.
 
+    Seeds of which one of the two diverged are left out: what remains of such a training is where
+    it was before. `num_diverged` counts them.
+
     Args:
       result: from `stored`.
       one, other: of the trainings, what `trained` takes.
@@ -342,19 +347,29 @@ def difference(result, one, other, quantity="log_evidence"):
     Returns:
       `Estimate`.
     """
-    values, others = (np.array(trained(result, *each)[quantity]) for each in (one, other))
+    kept = _kept(result, one, other)
+    values, others = (np.array(trained(result, *each)[quantity])[kept] for each in (one, other))
     return Estimate.from_crossed(values - others, INDEPENDENT, kind="seeds and sequences")
 
 
-def lost(result, conditions, weight):
+def lost(result, *training):
     """What the truth of the chain has more of log-likelihood than a model, nats per step."""
-    values = np.array(trained(result, conditions, weight)["log_evidence"])
+    values = np.array(trained(result, *training)["log_evidence"])[_kept(result, training)]
     kind = "seeds and sequences"
     return Estimate.from_crossed(np.array(result["truth"]) - values, INDEPENDENT, kind=kind)
 
 
-def relative_noise(result, conditions, weight, from_one=False):
+def relative_noise(result, *training):
     """Learned over true standard deviation of the sensor, mean over channels, over seeds."""
-    found = trained(result, conditions, weight, from_one)
-    learned = np.array(found["observation_noise"]).mean(axis=1)
-    return Estimate.from_samples(learned / result["true_noise"], kind="seeds")
+    learned = np.array(trained(result, *training)["observation_noise"])[_kept(result, training)]
+    return Estimate.from_samples(learned.mean(axis=1) / result["true_noise"], kind="seeds")
+
+
+def num_diverged(result):
+    """How many of all trainings and seeds diverged."""
+    return int(sum(sum(row["diverged"]) for row in result["trained"]))
+
+
+def _kept(result, *trainings):
+    """bool [seeds]: none of the trainings diverged."""
+    return ~np.any([trained(result, *each)["diverged"] for each in trainings], axis=0)
