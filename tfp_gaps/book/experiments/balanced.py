@@ -46,7 +46,7 @@ CONDITIONS = {"partial": LookAhead(0), "full": FULL}
 CHAIN = linear_gaussian.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
 CHAIN_STEPS = 8
 _FIRST_SCALE = 0.1  # where standard deviations of q start, as those of p do
-_NUM_CHAINS = {"smoke": 200, "book": 20_000, "paper": 20_000}
+NUM_CHAINS = {"smoke": 200, "book": 20_000, "paper": 20_000}
 _NUM_TEST = {"smoke": 50, "book": 2000, "paper": 2000}
 
 
@@ -144,7 +144,7 @@ class World:
         if variant.world == "chain":
             self.task, self.noise = None, float(CHAIN.emission_cov.item()) ** 0.5
             self.source = f"simulated: {CHAIN}, {CHAIN_STEPS} steps"
-            counts = {"train": _NUM_CHAINS[scale], "test": _NUM_TEST[scale]}
+            counts = {"train": NUM_CHAINS[scale], "test": _NUM_TEST[scale]}
             self.sequences = {
                 part: _chain(count, world_models.PARTS[part]) for part, count in counts.items()
             }
