@@ -88,8 +88,8 @@ def main(arguments=None):
                 if any(row.items() <= old.items() for old in read().get(name, [])):
                     continue
                 started = time.monotonic()
-                how = {"rate": rate, "warm_up": warm_up, "steps": options.steps, "seeds": options.seeds}
-                losses = trial(splits, design, ARMS[arm], **how)
+                how = {"rate": rate, "warm_up": warm_up, "steps": options.steps}
+                losses = trial(splits, design, ARMS[arm], seeds=options.seeds, **how)
                 row |= {"seeds": options.seeds, "losses": np.round(losses, 3).tolist()}
                 row |= {"minutes": round((time.monotonic() - started) / 60, 1)}
                 # Read again: the other arm may have been stored meanwhile.
