@@ -182,3 +182,25 @@ def test_seeds_that_diverged_are_left_out_and_counted():
     assert balanced.lost(result, "full", 1.0).value == 1.0
     assert balanced.relative_noise(result, "full", 1.0).value == pytest.approx(1.0)
     assert balanced.num_diverged(result) == 1
+
+
+def test_what_is_left_over_is_a_difference_of_differences():
+    def row(conditions, weight, values):
+        return {
+            "conditions": conditions,
+            "weight": weight,
+            "from_one": False,
+            "diverged": [False, False],
+            "log_evidence": values,
+        }
+
+    result = {
+        "trained": [
+            row("partial", 1.0, [[1.0, 2.0], [2.0, 3.0]]),
+            row("full", 1.0, [[5.0, 6.0], [6.0, 7.0]]),
+            row("partial", 0.1, [[0.0, 1.0], [0.0, 1.0]]),
+            row("full", 0.1, [[1.0, 2.0], [2.0, 3.0]]),
+        ]
+    }
+    # Worth 1 and 2 at 0.1, and 4 at one.
+    assert balanced.left_over(result, 0.1, 0.5).value == pytest.approx(1.5 - 0.5 * 4.0)

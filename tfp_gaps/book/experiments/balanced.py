@@ -342,7 +342,7 @@ def difference(result, one, other, quantity="log_evidence"):
     Args:
       result: from `stored`.
       one, other: of the trainings, what `trained` takes.
-      quantity: "log_evidence", nats per step, or "returns".
+      quantity: "log_evidence" or "log_evidence_acted", nats per step, or "returns".
 
     Returns:
       `Estimate`.
@@ -350,6 +350,26 @@ def difference(result, one, other, quantity="log_evidence"):
     kept = _kept(result, one, other)
     values, others = (np.array(trained(result, *each)[quantity])[kept] for each in (one, other))
     return Estimate.from_crossed(values - others, INDEPENDENT, kind="seeds and sequences")
+
+
+def left_over(result, weight, share):
+    """What full conditions are worth at a weight, less a share of what they are worth at one.
+
+    Args:
+      result: from `stored`.
+      weight: beta.
+      share: of full minus partial at weight one.
+
+    Returns:
+      `Estimate`, nats per step, over seeds and test sequences together.
+    """
+    trainings = [(name, each) for each in (weight, 1.0) for name in ("full", "partial")]
+    kept = _kept(result, *trainings)
+    full, partial, full_one, partial_one = (
+        np.array(trained(result, *each)["log_evidence"])[kept] for each in trainings
+    )
+    values = full - partial - share * (full_one - partial_one)
+    return Estimate.from_crossed(values, INDEPENDENT, kind="seeds and sequences")
 
 
 def lost(result, *training):
