@@ -31,6 +31,7 @@ from tfp_gaps.book.control import scoring
 from tfp_gaps.book.control.acting import LearnedSimulator
 from tfp_gaps.book.control.beliefs import AdaptedFilter
 from tfp_gaps.book.control.world_model import WorldModel
+from tfp_gaps.book.data.store import digest_of_arrays
 from tfp_gaps.book.experiments import world_models
 from tfp_gaps.estimate import INDEPENDENT, Estimate
 from tfp_gaps.exact import linear_gaussian
@@ -143,11 +144,14 @@ class World:
         self.size = replace(size, joint=replace(size.joint, kl_warmup_steps=0))
         if variant.world == "chain":
             self.task, self.noise = None, float(CHAIN.emission_cov.item()) ** 0.5
-            self.source = f"simulated: {CHAIN}, {CHAIN_STEPS} steps"
             counts = {"train": NUM_CHAINS[scale], "test": _NUM_TEST[scale]}
-            self.sequences = {
-                part: _chain(count, world_models.PARTS[part]) for part, count in counts.items()
-            }
+            seeds = {part: world_models.PARTS[part] for part in counts}
+            self.sequences = {part: _chain(count, seeds[part]) for part, count in counts.items()}
+            arrays = {part: each.observations for part, each in self.sequences.items()}
+            self.source = (
+                f"simulated: the slow chain, {CHAIN_STEPS} steps, {counts} sequences, seeds "
+                f"{seeds}, arrays SHA-256 {digest_of_arrays(arrays)[:12]}"
+            )
             self.latent_size, self.control_size, self.first_scale = 1, 1, 0.7
         else:
             self.task = world_models.task_of(variant.world)
