@@ -472,7 +472,8 @@ def test_networks_that_diverge_are_trained_again_until_none_does(monkeypatch):
         effort=Effort(8, 16, 12, num_restarts=3),
     )  # fmt: skip
     joint, refit = Fitted("model", "own", None), Fitted("model", 0, None)
-    found = benchmark.find_evidence(joint, refit, None, size, [5, 6, 7])
+    splits = SimpleNamespace(test=Sequences(np.zeros([4, 2, 1])))
+    found = benchmark.find_evidence(joint, refit, splits, size, [5, 6, 7])
     assert found["replicas"] == [(1, 0), (0, 1), (2, 2)]
     assert found["restarts"] == [
         {"num_diverged": [1, 0], "used": 1},
