@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfp_gaps._tensorflow import tf
-from tfp_gaps.book import results
+from tfp_gaps.book import results, sweep
 from tfp_gaps.book.experiments import balanced, world_models
 from tfp_gaps.exact import linear_gaussian
 from tfp_gaps.networks import replica_seeds
@@ -204,3 +204,9 @@ def test_what_is_left_over_is_a_difference_of_differences():
     }
     # Worth 1 and 2 at 0.1, and 4 at one.
     assert balanced.left_over(result, 0.1, 0.5).value == pytest.approx(1.5 - 0.5 * 4.0)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "paper"])
+def test_the_sequences_of_the_chain_are_those_that_are_registered(scale):
+    source = balanced.World(balanced.KNOWN["chain"], scale).source
+    assert source.rsplit(" ", 1)[1] in sweep._registered()
