@@ -46,7 +46,7 @@ from tfp_gaps.sequential.balancing import balanced_loss
 CONDITIONS = {"partial": LookAhead(0), "full": FULL}
 CHAIN = linear_gaussian.LinearGaussian.stationary(0.9, 0.1, 1.0, 1.0)
 CHAIN_STEPS = 8
-_FIRST_SCALE = 0.1  # where standard deviations of q start, as those of p do
+_FIRST_SCALE = 0.1  # where standard deviations of q start, as the process noise of p does
 NUM_CHAINS = {"smoke": 200, "book": 20_000, "paper": 20_000}
 _NUM_TEST = {"smoke": 50, "book": 2000, "paper": 2000}
 
