@@ -51,6 +51,31 @@ def test_one_far_window_has_diverged_and_a_poor_bound_has_not():
     assert not evidence.has_diverged(reference + np.eye(100)[3] * 500, reference).any()
 
 
+def history(losses, skipped):
+    """Of a training whose validation losses, nats per sequence, are [looks, replicas]."""
+    losses = np.asarray(losses, np.float64)
+    steps = np.arange(len(losses))
+    return training.History(steps, losses, np.asarray(skipped), 1.0, steps, losses)
+
+
+def test_a_network_that_diverged_everywhere_is_seen_in_its_training():
+    own = history([[9.0] * 6, [0.0] * 6], [0] * 6)
+    # Better; worse, but close; far off in the end alone; never near; never finite; eight skipped.
+    fresh = history(
+        [
+            [-2.0, 11.0, 1.0, 900.0, np.nan, -2.0],
+            [-3.0, 9.9, 800.0, 10.1, np.inf, -3.0],
+        ],
+        [0, 0, 0, 0, 0, 8],
+    )
+    expected = [False, False, False, True, True]
+    np.testing.assert_array_equal(evidence.has_failed(fresh, own, 800), [*expected, False])
+    np.testing.assert_array_equal(evidence.has_failed(fresh, own, 799), [*expected, True])
+    # Without a validation loss, its steps alone.
+    blind = fresh._replace(validation_losses=np.empty([0, 6]))
+    np.testing.assert_array_equal(evidence.has_failed(blind, own, 700), [False] * 5 + [True])
+
+
 def stored(values, slack, groups=(0, 0, 1, 1)):
     """Evidence as a result holds it: of two seeds, four test and three made sequences."""
     replicas = [
@@ -233,12 +258,14 @@ BEYOND = 3.0
 """Of a scale of sqrt(3): the first value of some four sequences in a hundred."""
 
 
-def find(world, fresh, num_restarts, monkeypatch, other=None):
+def find(world, fresh, num_restarts, monkeypatch, other=None, skipped=(0, 0)):
+    """Restarts of one replica; `skipped` steps of four, of the first network and of the other."""
     trained = []
+    first, second = (history([[0.0]], [count]) for count in skipped)
 
     def fit_network(model, *_, **options):
         trained.append(options)
-        return Fitted(model, other, None)
+        return Fitted(model, other, second)
 
     monkeypatch.setattr(benchmark, "fit_network", fit_network)
     refit = training.Settings(4, 4)
@@ -247,9 +274,9 @@ def find(world, fresh, num_restarts, monkeypatch, other=None):
         num_bound=1, num_iwae=1, num_samples=1, num_filter=1, num_particles=1, start=1,
         effort=Effort(100, 200, 8, fewest=32, most=256, most_choice=256, num_restarts=num_restarts),
     )  # fmt: skip
-    joint = Fitted(world.model, Smoother(world.exact, offset=1.5), None)
+    joint = Fitted(world.model, Smoother(world.exact, offset=1.5), history([[0.0]], [0]))
     found = benchmark.find_evidence(
-        joint, Fitted(world.model, fresh, None), world.splits, size, seeds=[3]
+        joint, Fitted(world.model, fresh, first), world.splits, size, seeds=[3]
     )
     return found, trained
 
@@ -266,6 +293,21 @@ def test_a_network_that_diverges_on_single_sequences_is_trained_again(world, mon
     assert [(o["seeds"], o["limit"]) for o in trained] == [([1003], 5.0)]
     # And the model is measured with the one that did not.
     assert [used.beyond for used in found["replicas"]] == [good.beyond]
+
+
+def test_a_network_that_diverged_everywhere_is_trained_again(world, monkeypatch):
+    # Far below the truth on every sequence alike, which no comparison among them shows.
+    off, good = Smoother(world.exact, offset=40.0), Smoother(world.exact)
+    monkeypatch.setattr(evidence, "measure", lambda model, own, fresh, *_, **__: fresh)
+    found, _ = find(world, off, 2, monkeypatch, other=good)
+    assert found["restarts"] == [{"num_diverged": [0], "used": 0}]
+    found, trained = find(world, off, 2, monkeypatch, other=good, skipped=(3, 0))
+    assert found["restarts"] == [{"num_diverged": [100, 0], "used": 1}] and len(trained) == 1
+    assert found["replicas"][0].offset == good.offset
+    # One that fails as well is no better: the first stays, and the count says what it is.
+    found, trained = find(world, off, 2, monkeypatch, other=good, skipped=(3, 3))
+    assert found["restarts"] == [{"num_diverged": [100, 100, 100], "used": 0}]
+    assert len(trained) == 2 and found["replicas"][0].offset == off.offset
 
 
 def test_choosing_ends_before_measuring(world, monkeypatch):

@@ -206,26 +206,35 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
 
     Returns:
       dict with "replicas" (one dict per seed) and "restarts" (per seed, diverged validation
-      sequences of each fresh network that was trained, and which of them is used).
+      sequences of each fresh network that was trained, all of them where it failed as a whole, and
+      which network is used).
     """
     numbers = range(len(seeds))
+    steps = size.design.refit.num_steps
+
+    def num_diverged(r, fresh, failed):
+        if failed[r]:
+            return size.effort.num_choice
+        return count_diverged(models[r], fresh, splits, size.effort)
+
     models, own, fresh = (
         [replica(module, r) for r in numbers]
         for module in (joint.model, joint.network, refit.network)
     )
-    counts = [[count_diverged(*pair, splits, size.effort)] for pair in zip(models, fresh)]
+    failed = evidence.has_failed(refit.history, joint.history, steps)
+    counts = [[num_diverged(r, fresh[r], failed)] for r in numbers]
     for attempt in range(1, size.effort.num_restarts + 1):
         if all(min(row) == 0 for row in counts):
             break
-        options = results.training_options(
-            checkpoint_folder, progress, f"refit-{attempt}", size.design.refit.num_steps
-        )
+        options = results.training_options(checkpoint_folder, progress, f"refit-{attempt}", steps)
         again = [seed + 1000 * attempt for seed in seeds]
         other = _fit_limited(joint.model, splits, size.design, again, options)
+        failed = evidence.has_failed(other.history, joint.history, steps)
         for r in [r for r in numbers if min(counts[r]) > 0]:
-            counts[r].append(count_diverged(models[r], replica(other, r), splits, size.effort))
+            network = replica(other.network, r)
+            counts[r].append(num_diverged(r, network, failed))
             if counts[r][-1] < min(counts[r][:-1]):
-                fresh[r] = replica(other, r)
+                fresh[r] = network
 
     def measured(r):
         return evidence.measure(
@@ -279,9 +288,9 @@ def _digest(size, *modules):
 
 
 def _fit_limited(model, splits, design, seeds, options):
-    """Another fresh full network on the frozen model, which cannot lead far from it."""
+    """Another fresh full network on the frozen model, which cannot lead far from it: `Fitted`."""
     limited = {"conditions": FULL, "limit": _RESTART_LIMIT, "seeds": seeds}
-    return fit_network(model, splits, design, **limited, **options).network
+    return fit_network(model, splits, design, **limited, **options)
 
 
 def count_diverged(model, network, splits, effort):

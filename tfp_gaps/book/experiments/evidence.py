@@ -34,7 +34,7 @@ TOLERANCE = 0.1
 LEVEL = 0.99
 _ELBO_DRAWS = 8
 _FAR = 10
-"""Nats, and robust standard deviations, below the bootstrap filter: q has diverged there."""
+"""Nats (and robust standard deviations) below a reference: q has diverged there."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,28 @@ def has_diverged(bound, reference):
     centre = np.median(below[finite])
     deviation = 1.4826 * np.median(np.abs(below[finite] - centre))
     return ~finite | ((below > _FAR) & (below - centre > _FAR * deviation))
+
+
+def has_failed(fresh, own, num_steps):
+    """Which fresh full networks diverged as a whole, on all sequences alike: bool [replicas].
+
+    `has_diverged` compares a network's sequences with one another and cannot see that. Training
+    can: steps without a finite gradient, more than one in a hundred, or a validation bound more
+    than ten nats per sequence below that of the model's own q, which sees no more.
+
+    Args:
+      fresh, own: `training.History` of the fresh network and of the pair; without a validation loss
+        the skipped steps alone decide.
+      num_steps: of the fresh network's training.
+    """
+    failed = np.asarray(fresh.skipped_steps) > num_steps / 100
+    if len(fresh.validation_losses) and len(own.validation_losses):
+        best, reached = (
+            np.where(np.isfinite(losses), losses, np.inf).min(0)
+            for losses in (fresh.validation_losses, own.validation_losses)
+        )
+        failed |= ~np.isfinite(best) | (best > reached + _FAR)
+    return failed
 
 
 def repaired(found, reference):
