@@ -52,6 +52,13 @@ _NANOBENCH = Size(
     effort=Effort(num_choice=64, num_test=240, num_made=64),
     chosen={"partial": {"kl_warmup_steps": 1000}},
 )
+# As the real flights, with the latent size of the other simulated ones. Half of the test windows
+# are enough for the evidence, whose error is that of the seeds.
+_FLIGHTS = Size(
+    _design("normal", 16, 48, 10_000, 6000, 64, 200, schedule="plateau", num_shards=1),
+    **(_THOROUGH | {"num_particles": 2000}),
+    effort=Effort(num_choice=64, num_test=400, num_made=64),
+)
 SIZES = {
     "smoke": Size(
         _design("normal", 3, 16, 40, 20, 32, 20), **_EVALUATION, num_samples=5, num_particles=50
@@ -79,8 +86,13 @@ def _observe(name):
 
 
 def _many(source):
-    """Two thousand simulated flights instead of 140."""
-    return lambda size: replace(_stored(size), data={"source": source})
+    """Two thousand simulated flights instead of 140; at smoke scale with the sizes of that scale."""
+
+    def change(size):
+        base = size if size is SIZES["smoke"] else _FLIGHTS
+        return replace(base, data={"source": source})
+
+    return change
 
 
 def _nanobench(**options):
