@@ -86,7 +86,7 @@ def _observe(name):
 
 
 def _many(source):
-    """Two thousand simulated flights instead of 140; at smoke scale with the sizes of that scale."""
+    """Two thousand simulated flights, not 140; at smoke scale with the sizes of that scale."""
 
     def change(size):
         base = size if size is SIZES["smoke"] else _FLIGHTS
