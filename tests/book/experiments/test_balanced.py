@@ -1,6 +1,5 @@
 """Networks trained with q and p weighed apart: a small run, and what a run is made of."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from tfp_gaps._tensorflow import tf
 from tfp_gaps.book import results, sweep
-from tfp_gaps.book.experiments import balanced, world_models
+from tfp_gaps.book.experiments import balanced
 from tfp_gaps.exact import linear_gaussian
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.sequences import Batch
@@ -16,22 +15,8 @@ from tfp_gaps.sequential.fitting import negative_elbo
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """Two steps of training, episodes of three moves, a planner of few plans; without XLA."""
-    compiled, size = tf.function, world_models.SIZES["smoke"]
-    plain = lambda *args, jit_compile=None, **options: compiled(*args, **options)  # noqa: E731
-    monkeypatch.setattr(tf, "function", plain)
-    joint = dataclasses.replace(size.joint, num_steps=2, steps_per_call=2, jit_compile=False)
-    shrunk = dataclasses.replace(size, joint=joint, num_train=40, num_test=4, num_timesteps=8)
-    monkeypatch.setitem(world_models.SIZES, "smoke", shrunk)
-    task = world_models.TASKS["momentum-010"]
-    planner = dataclasses.replace(
-        task.planner, horizon=2, num_candidates=4, num_elite=2, num_iterations=1
-    )
-    environment = dataclasses.replace(task.environment, horizon=3)
-    changed = dataclasses.replace(task, planner=planner, environment=environment)
-    monkeypatch.setitem(world_models.TASKS, "momentum-010", changed)
-    return shrunk
+def small(small_tasks):
+    return small_tasks("momentum-010")
 
 
 @pytest.mark.parametrize("variant", ["chain", "momentum-010-held"])

@@ -1,35 +1,18 @@
 """What agents expect and get: a small run, and a model that is the truth."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from tfp_gaps._tensorflow import tf
 from tfp_gaps.book.experiments import imagined, known_dynamics, world_models
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """Tasks of few moves and a planner of few plans, without XLA, which takes longer to compile."""
-    compiled, size = tf.function, world_models.SIZES["smoke"]
-    plain = lambda *args, jit_compile=None, **options: compiled(*args, **options)  # noqa: E731
-    monkeypatch.setattr(tf, "function", plain)
-    joint = dataclasses.replace(size.joint, num_steps=2, steps_per_call=2, jit_compile=False)
-    shrunk = dataclasses.replace(size, joint=joint, num_train=40, num_test=4, num_timesteps=8)
-    monkeypatch.setitem(world_models.SIZES, "smoke", shrunk)
+def small(small_tasks, monkeypatch):
     monkeypatch.setitem(imagined.NUM_STEPS, "smoke", 2)
     monkeypatch.setitem(imagined._OPTIMISER, "jit_compile", False)
-    for name in ("hike-020", "pendulum-005"):
-        task = world_models.TASKS[name]
-        planner = dataclasses.replace(
-            task.planner, horizon=2, num_candidates=4, num_elite=2, num_iterations=1
-        )
-        environment = dataclasses.replace(task.environment, horizon=3)
-        changed = dataclasses.replace(task, planner=planner, environment=environment)
-        monkeypatch.setitem(world_models.TASKS, name, changed)
-    return shrunk
+    return small_tasks("hike-020", "pendulum-005")
 
 
 def test_a_result_holds_what_the_chapter_reads(small):

@@ -180,3 +180,6 @@ def test_verdicts_are_drawn_in_margins_and_in_the_direction_of_the_claim(decided
         in alt
     )
     assert alt.startswith("The bound. ") and alt.endswith(", undecided.")
+    labels = {"digits, all of them": "every digit"}
+    _, alt = benchmark_figures.verdicts({"The bound": decided}, labels=labels)
+    assert "every digit: 4.00 nats" in alt and "flights: 2.00 %" in alt

@@ -280,12 +280,14 @@ _VERDICT_MARKS = {
 }
 
 
-def verdicts(records, *, limits=(-8.0, 16.0)):
+def verdicts(records, *, labels=None, limits=(-8.0, 16.0)):
     """What was measured for claims about several data sets, against what matters.
 
     Args:
       records: {title: `ledger.claims.Record`}, a panel each. A criterion is named "data set: what,
         unit" and has a bound of zero and a margin.
+      labels: {data set in the name of a criterion: how the figure calls it}; by default the name
+        up to its first comma.
       limits: of the horizontal axis, in margins; a bar that goes on ends in an arrow.
 
     Returns:
@@ -305,13 +307,16 @@ def verdicts(records, *, limits=(-8.0, 16.0)):
         axis.set(title=title, ylim=(0.6 - len(record.claim.criteria), 0.85), xlim=limits, yticks=[])
         axis.tick_params(labelbottom=True)
         axis.spines["left"].set_visible(False)
-        told = [_verdict_row(axis, -i, record, c) for i, c in enumerate(record.claim.criteria)]
+        told = [
+            _verdict_row(axis, -i, record, criterion, labels or {})
+            for i, criterion in enumerate(record.claim.criteria)
+        ]
         sentences.append(f"{title}. {'; '.join(told)}.")
     axes[-1, 0].set_xlabel("full better →, in multiples of the smallest effect that matters")
     return fig, " ".join(sentences)
 
 
-def _verdict_row(axis, height, record, criterion):
+def _verdict_row(axis, height, record, criterion, labels):
     """Draw one criterion and return it in words."""
     estimate, outcome = record.estimates[criterion.name], record.outcome(criterion)
     sign = -1 if criterion.rule == "at_most" else 1
@@ -327,7 +332,7 @@ def _verdict_row(axis, height, record, criterion):
     data, what = criterion.name.split(": ", 1)
     unit = what.rsplit(", ", 1)[1].replace("percent", "%").split(" per ")[0]
     told = with_interval(estimate, unit).replace("99 % interval ", "")
-    words = f"{data.split(', ')[0]}: {told}, {outcome}"
+    words = f"{labels.get(data, data.split(', ')[0])}: {told}, {outcome}"
     # White behind the words, so that neither line nor band runs through them.
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
     place = axis.get_yaxis_transform()
