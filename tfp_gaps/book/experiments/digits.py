@@ -79,7 +79,26 @@ def _converged(size):
     return size if size is SIZES["smoke"] else _CONVERGED
 
 
-BENCHMARK = Benchmark("digits", SIZES, {"converged": _converged})
+def _latent(number):
+    """Another number of latent dimensions, for half as many steps at most."""
+
+    def change(size):
+        design = _converged(size).design
+        halves = {
+            phase: replace(getattr(design, phase), num_steps=getattr(design, phase).num_steps // 2)
+            for phase in ("joint", "refit")
+        }
+        return replace(_converged(size), design=replace(design, latent_size=number, **halves))
+
+    return change
+
+
+BENCHMARK = Benchmark(
+    "digits",
+    SIZES,
+    {"converged": _converged}
+    | {f"converged-latent{number}": _latent(number) for number in (8, 32)},
+)
 VARIANTS = tuple(BENCHMARK.variants)
 load, run, stored = BENCHMARK.load, BENCHMARK.run, BENCHMARK.stored
 

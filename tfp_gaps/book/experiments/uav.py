@@ -95,11 +95,13 @@ def _many(source):
     return change
 
 
-def _nanobench(**options):
+def _nanobench(latent=None, **options):
     """Real flights of many figures; at smoke scale with the sizes of that scale."""
 
     def change(size):
         base = size if size is SIZES["smoke"] else _NANOBENCH
+        if latent is not None:
+            base = replace(base, design=replace(base.design, latent_size=latent))
         return replace(base, data={"name": "nanobench"} | options)
 
     return change
@@ -125,7 +127,8 @@ BENCHMARK = Benchmark(
         "nanobench-imu-position": _nanobench(observe="imu+position"),
         "nanobench-star": _nanobench(split="figure"),
     }
-    | {f"latent{number}": _latent(number) for number in (4, 16, 32)},
+    | {f"latent{number}": _latent(number) for number in (4, 16, 32)}
+    | {f"nanobench-latent{number}": _nanobench(number) for number in (4, 8, 16, 32)},
 )
 VARIANTS = tuple(BENCHMARK.variants)
 load, run, stored = BENCHMARK.load, BENCHMARK.run, BENCHMARK.stored
