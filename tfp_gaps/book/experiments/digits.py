@@ -79,6 +79,11 @@ def _converged(size):
     return size if size is SIZES["smoke"] else _CONVERGED
 
 
+def _equal_rate(size):
+    """The same learning rate in both arms: what the choice of partial conditions' own is worth."""
+    return replace(_converged(size), chosen={})
+
+
 def _latent(number):
     """Another number of latent dimensions, for half as many steps at most."""
 
@@ -96,7 +101,7 @@ def _latent(number):
 BENCHMARK = Benchmark(
     "digits",
     SIZES,
-    {"converged": _converged}
+    {"converged": _converged, "converged-equal-rate": _equal_rate}
     | {f"converged-latent{number}": _latent(number) for number in (8, 32)},
 )
 VARIANTS = tuple(BENCHMARK.variants)
