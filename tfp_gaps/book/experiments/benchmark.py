@@ -204,6 +204,8 @@ def train(splits, design, conditions, seeds, checkpoint_folder=None, progress=No
 def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, progress=None):
     """The evidence of each replica's model, see `evidence.measure`; and what was trained again.
 
+    Only the replicas whose fresh network diverged have another one trained.
+
     Returns:
       dict with "replicas" (one dict per seed) and "restarts" (per seed, diverged validation
       sequences of each fresh network that was trained, all of them where it failed as a whole, and
@@ -213,7 +215,7 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
     steps = size.design.refit.num_steps
 
     def num_diverged(r, fresh, failed):
-        if failed[r]:
+        if failed:
             return size.effort.num_choice
         return count_diverged(models[r], fresh, splits, size.effort)
 
@@ -222,19 +224,19 @@ def find_evidence(joint, refit, splits, size, seeds, checkpoint_folder=None, pro
         for module in (joint.model, joint.network, refit.network)
     )
     failed = evidence.has_failed(refit.history, joint.history, steps)
-    counts = [[num_diverged(r, fresh[r], failed)] for r in numbers]
+    counts = [[num_diverged(r, fresh[r], failed[r])] for r in numbers]
     for attempt in range(1, size.effort.num_restarts + 1):
-        if all(min(row) == 0 for row in counts):
-            break
-        options = results.training_options(checkpoint_folder, progress, f"refit-{attempt}", steps)
-        again = [seed + 1000 * attempt for seed in seeds]
-        other = _fit_limited(joint.model, splits, size.design, again, options)
-        failed = evidence.has_failed(other.history, joint.history, steps)
         for r in [r for r in numbers if min(counts[r]) > 0]:
-            network = replica(other.network, r)
-            counts[r].append(num_diverged(r, network, failed))
+            options = results.training_options(
+                checkpoint_folder, progress, f"refit-{attempt}-{r}", steps
+            )
+            other = _fit_limited(
+                models[r], splits, size.design, [seeds[r] + 1000 * attempt], options
+            )
+            failed = evidence.has_failed(other.history, _of_replica(joint.history, r), steps)
+            counts[r].append(num_diverged(r, other.network, failed[0]))
             if counts[r][-1] < min(counts[r][:-1]):
-                fresh[r] = network
+                fresh[r] = other.network
 
     def measured(r):
         return evidence.measure(
@@ -285,6 +287,11 @@ def _digest(size, *modules):
     """Of a size and of the weights that are measured: other weights are not what was kept."""
     weights = [variable.numpy().tobytes() for m in modules for variable in m.variables]
     return storage.sha256(b"".join([repr(size).encode(), *weights]))
+
+
+def _of_replica(history, r):
+    """A history with the validation losses of one replica, which `evidence.has_failed` reads."""
+    return history._replace(validation_losses=history.validation_losses[..., r : r + 1])
 
 
 def _fit_limited(model, splits, design, seeds, options):
