@@ -134,7 +134,12 @@ class Benchmark:
                 "joint": _thin(joint.history, size.design.joint),
                 "refit": _thin(refit.history, size.design.refit),
             },
-            **evaluate(joint, refit, splits, size),
+            **_kept(
+                checkpoint_folder,
+                "evaluation",
+                (size, joint.model, joint.network, refit.network),
+                lambda: evaluate(joint, refit, splits, size),
+            ),
         }
         if splits.groups:
             result["groups"] = splits.groups["test"][: size.num_iwae].tolist()
