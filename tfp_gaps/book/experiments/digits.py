@@ -85,15 +85,19 @@ def _equal_rate(size):
 
 
 def _latent(number):
-    """Another number of latent dimensions, for half as many steps at most."""
+    """Another number of latent dimensions, and half as many steps at most."""
 
     def change(size):
-        design = _converged(size).design
-        halves = {
-            phase: replace(getattr(design, phase), num_steps=getattr(design, phase).num_steps // 2)
-            for phase in ("joint", "refit")
-        }
-        return replace(_converged(size), design=replace(design, latent_size=number, **halves))
+        found = replace(
+            _converged(size), design=replace(_converged(size).design, latent_size=number)
+        )
+        if size is SIZES["smoke"]:
+            return found
+        joint, refit = (
+            replace(settings, num_steps=settings.num_steps // 2)
+            for settings in (found.design.joint, found.design.refit)
+        )
+        return replace(found, design=replace(found.design, joint=joint, refit=refit))
 
     return change
 
