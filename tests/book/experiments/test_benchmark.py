@@ -455,11 +455,16 @@ def test_networks_that_diverge_are_trained_again_until_none_does(monkeypatch):
     # Diverged sequences by attempt, of three replicas: the second has none, the last one is not
     # helped by its second attempt, and a third one is not needed.
     counts = {0: [1, 0, 2], 1: [0, 9, 3], 2: [9, 9, 0], 3: [9, 9, 9]}
-    seeds = []
+    trained = []
+
+    def history(num_replicas):
+        losses = np.zeros([1, num_replicas])
+        return History(np.array([4]), losses, np.zeros(num_replicas), 1.0, np.array([4]), losses)
 
     def fit_limited(model, splits, design, again, options):
-        seeds.append(again)
-        return len(seeds)
+        trained.append((model, again))
+        (seed,), (_, r) = again, model
+        return Fitted(model, (seed // 1000, r), history(1))
 
     monkeypatch.setattr(benchmark, "replica", lambda module, r: (module, r))
     monkeypatch.setattr(benchmark, "_fit_limited", fit_limited)
@@ -471,7 +476,7 @@ def test_networks_that_diverge_are_trained_again_until_none_does(monkeypatch):
         num_bound=1, num_iwae=1, num_samples=1, num_filter=1, num_particles=1, start=1,
         effort=Effort(8, 16, 12, num_restarts=3),
     )  # fmt: skip
-    joint, refit = Fitted("model", "own", None), Fitted("model", 0, None)
+    joint, refit = Fitted("model", "own", history(3)), Fitted("model", 0, history(3))
     splits = SimpleNamespace(test=Sequences(np.zeros([4, 2, 1])))
     found = benchmark.find_evidence(joint, refit, splits, size, [5, 6, 7])
     assert found["replicas"] == [(1, 0), (0, 1), (2, 2)]
@@ -480,7 +485,12 @@ def test_networks_that_diverge_are_trained_again_until_none_does(monkeypatch):
         {"num_diverged": [0], "used": 0},
         {"num_diverged": [2, 3, 0], "used": 2},
     ]
-    assert seeds == [[1005, 1006, 1007], [2005, 2006, 2007]]
+    # Each is trained on the model of its replica, and nobody else's again.
+    assert trained == [
+        (("model", 0), [1005]),
+        (("model", 2), [1007]),
+        (("model", 2), [2007]),
+    ]
 
 
 def test_sequences_diverge_by_the_sum_of_their_steps(monkeypatch):
