@@ -102,6 +102,16 @@ def test_the_difference_is_paired_and_widened_by_the_slack_of_each_side():
         evidence.difference(full, stored(partial, loose, groups=(0, 1, 1, 1)))
 
 
+def test_a_difference_of_forecasts_is_widened_by_the_slack_of_their_filter():
+    runs = [
+        {"evidence": {"replicas": [{"filter_slack": {"values": [slack] * 3}}]}}
+        for slack in (0.25, 1.5)
+    ]
+    found = evidence.widened(Estimate(2.0, 0.0), *runs, "filter_slack")
+    assert found.slack == (1.5, 0.25)  # the baseline's below, the result's above
+    assert found.confidence_interval() == (0.5, 2.25)
+
+
 def test_effort_must_leave_room_for_two_doublings():
     with pytest.raises(ValueError, match="Two doublings"):
         Effort(10, 10, 10, fewest=100, most=300)

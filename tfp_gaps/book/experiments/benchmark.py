@@ -113,7 +113,8 @@ class Benchmark:
 
         Returns:
           A JSON-serialisable dict: settings, and for each quantity its estimates per seed; with
-          "groups", the flight or day of each sequence of "per_sequence", where the data have them.
+          "groups", the flight or day of each sequence of "per_sequence", where the data have them
+          or evidence is measured.
         """
         size, splits = self.size(scale, variant).under(conditions), self.load(scale, variant)
         options = {"checkpoint_folder": checkpoint_folder, "progress": progress}
@@ -141,29 +142,29 @@ class Benchmark:
                 lambda: evaluate(joint, refit, splits, size),
             ),
         }
-        if splits.groups:
-            result["groups"] = splits.groups["test"][: size.num_iwae].tolist()
+        if splits.groups or size.effort is not None:
+            result["groups"] = self._labels(splits, size, "test")[: size.num_iwae].tolist()
         if size.effort is not None:
             result["evidence"] = find_evidence(joint, refit, splits, size, seeds, **options)
             result["evidence"] |= self._groups(splits, size)
         return result
 
     def _groups(self, splits, size):
-        """Flight or day of each test sequence, and of what each made sequence on which slack is
-        measured was made like; where the data have none every sequence is its own."""
-
-        def labels(part):
-            if splits.groups:
-                return splits.groups[part]
-            if splits.windows:
-                return np.asarray(self.groups(size, splits.windows[part]))
-            return np.arange(len(getattr(splits, part)))
-
-        made = np.resize(labels("validation"), size.effort.num_made)[size.effort.num_made // 2 :]
+        """Labels of the test sequences whose evidence is measured, and of what each made sequence
+        on which slack is measured was made like."""
+        made = np.resize(self._labels(splits, size, "validation"), size.effort.num_made)
         return {
-            "groups": labels("test")[: size.effort.num_test].tolist(),
-            "slack_groups": made.tolist(),
+            "groups": self._labels(splits, size, "test")[: size.effort.num_test].tolist(),
+            "slack_groups": made[size.effort.num_made // 2 :].tolist(),
         }
+
+    def _labels(self, splits, size, part):
+        """Flight or day of each sequence; where the data have none every sequence is its own."""
+        if splits.groups:
+            return splits.groups[part]
+        if splits.windows:
+            return np.asarray(self.groups(size, splits.windows[part]))
+        return np.arange(len(getattr(splits, part)))
 
     def stored(self, scale="paper", variant=""):
         """Read the committed results of a scale, smallest look-ahead first, full conditions last.
@@ -477,6 +478,21 @@ def difference_of_advantages(result, baseline, quantity, other):
         )
     ]
     return paired_difference(*advantages, kind="seeds")
+
+
+def converged(result):
+    """Per seed of a stored result, whether joint training ended since the bound stopped rising.
+
+    A run that diverged has no finite bound at its end and does not count, whatever is stored: its
+    bound did stop rising.
+
+    >>> joint = {"converged": [True, True, False], "validation_losses": [[1.0, None, 1.0]]}
+    >>> converged({"history": {"joint": joint}})
+    [True, False, False]
+    """
+    joint = result["history"]["joint"]
+    last = joint["validation_losses"][-1]
+    return [ended and loss is not None for ended, loss in zip(joint["converged"], last)]
 
 
 def paper_table(stored_results, columns=None):

@@ -355,8 +355,21 @@ def difference(result, baseline):
             f"{values.shape} and {others.shape} (seeds, sequences), or other groups. Compare runs "
             f"of one variant with equal seeds."
         )
-    difference = Estimate.from_crossed(values - others, found["groups"])
-    return replace(difference, slack=(slack_of(baseline), slack_of(result)))
+    return widened(Estimate.from_crossed(values - others, found["groups"]), result, baseline)
+
+
+def widened(difference, result, baseline, name="slack"):
+    """A difference of lower bounds, result minus baseline, widened by the slack of either.
+
+    Args:
+      difference: `Estimate` in nats per sequence.
+      result, baseline: as from `Benchmark.stored`, with "evidence".
+      name: "slack" of the bound that stands for the model, or "filter_slack"; see `slack_of`.
+
+    Returns:
+      `Estimate` that has the slack of the baseline below the value, and of the result above it.
+    """
+    return replace(difference, slack=(slack_of(baseline, name), slack_of(result, name)))
 
 
 def slack_of(result, name="slack"):
