@@ -28,9 +28,9 @@ from tfp_gaps import _checks, storage
 from tfp_gaps.book import experiments, results, scales
 from tfp_gaps.posteriors.conditions import LookAhead
 
-FURTHER = ("filters", "matching", "balanced")
-"""Experiments beyond those of the post: on how to close the gaps, and on other objectives. A run of
-one has no look-ahead, or several of its own."""
+FURTHER = ("filters", "matching", "balanced", "generators")
+"""Experiments beyond those of the post: on how to close the gaps, on other objectives, and with
+more seeds. A run of one has no look-ahead, or several of its own."""
 
 STATIC = (*experiments.STATIC, *FURTHER)
 """Experiments whose runs have no look-ahead of their own."""

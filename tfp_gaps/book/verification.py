@@ -23,7 +23,7 @@ from tfp_gaps.estimate import Estimate
 SCALE = "smoke"
 """Of the runs that are repeated."""
 
-SMOOTH = ("vae", "encoders", "inductive_bias", "two_latents")
+SMOOTH = ("vae", "encoders", "inductive_bias", "two_latents", "generators")
 """Experiments in which the last bit decides nothing: see `comparison`."""
 
 ROUNDED = 5.001e-4
