@@ -79,6 +79,17 @@ def test_elsewhere_a_draw_may_be_another_one_and_a_deterministic_number_may_not(
     assert len(differences("case", content, found, "there", decides=True)) == 1
 
 
+def test_elsewhere_a_standard_error_of_draws_may_move_by_a_tenth_of_itself():
+    def summaries(error):
+        return {"a/value": summarise([9.0]), "a/standard_error": summarise([error])}
+
+    content = {"provenance": {"machine": "here"}, "numbers": summaries(1.0)}
+    assert not differences("case", content, summaries(1.09), "there", decides=True)
+    for wrong in (2.0**0.5, 0.5**0.5):  # groups counted twice, or as half as many
+        assert len(differences("case", content, summaries(wrong), "there", decides=True)) == 1
+    assert len(differences("case", content, summaries(1.01), "there")) == 1
+
+
 @pytest.mark.parametrize(("machine", "number"), [("a CPU", 3), ("b CPU", 2), ("b GPU", 0)])
 def test_what_a_gpu_draws_is_compared_by_standard_errors_alone(machine, number):
     def summaries(value, error, loss):

@@ -16,7 +16,9 @@ standard error may differ by `ERRORS` combined ones, any other by `LOOSE` of its
 vector widths and the compiler's fast arithmetic trained numbers moved by less than a hundredth of
 that. Where a proposal is accepted, a particle resampled or an action chosen (`decides`), the last
 bit can turn the decision, and what follows is another draw: there the mean of a vector may differ
-by `ERRORS` combined standard errors over its entries, and a share of decisions by `DECIDED`.
+by `ERRORS` combined standard errors over its entries, and a share of decisions by `DECIDED`. So may
+a standard error, relative to itself: it is taken over the same sequences, of which a particle moves
+a few by far less than they differ, while a wrong number of samples or of groups moves it more.
 """
 
 import dataclasses
@@ -183,7 +185,8 @@ def _loose(key, stored, found, drawn):
         errors = [_scale(each[beside]) for each in (stored, found)]
     else:
         errors = [_spread(each) / math.sqrt(max(_length(each), 1)) for each in parts if drawn]
-    return ERRORS * math.hypot(*errors)
+    own = DECIDED * _scale(stored[key]) if drawn and key.endswith("standard_error") else 0.0
+    return max(ERRORS * math.hypot(*errors), own)
 
 
 def _beside(key):
