@@ -76,6 +76,20 @@ def test_a_network_that_diverged_everywhere_is_seen_in_its_training():
     np.testing.assert_array_equal(evidence.has_failed(blind, own, 700), [False] * 5 + [True])
 
 
+def test_a_model_is_lost_whose_networks_all_diverged_and_one_that_a_restart_saved_is_not():
+    rows = [([0], 0), ([3, 2], 1), ([8, 0], 1), ([0], 0), ([0], 0)]
+    skipped = [0, 0, 700, 8, 9]  # of 800 steps: eight are one in a hundred
+    result = {
+        "size": {"design": {"refit": {"num_steps": 800}}},
+        "history": {"refit": {"skipped_steps": skipped}},
+        "evidence": {"restarts": [{"num_diverged": row, "used": used} for row, used in rows]},
+    }
+    assert evidence.num_lost(result) == 2  # the second and the last
+    result["history"]["refit"]["skipped_steps"] = skipped[:4]
+    with pytest.raises(ValueError, match="shorter"):
+        evidence.num_lost(result)
+
+
 def stored(values, slack, groups=(0, 0, 1, 1)):
     """Evidence as a result holds it: of two seeds, four test and three made sequences."""
     replicas = [

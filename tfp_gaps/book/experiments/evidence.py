@@ -166,6 +166,21 @@ def has_failed(fresh, own, num_steps):
     return failed
 
 
+def num_lost(result):
+    """Number of models of a stored result for which no fresh full network was left: int.
+
+    Either each of them, restarts included, diverged on some of the sequences on which one was
+    chosen, or the one in use is the first and its training had more than one step in a hundred
+    without a finite gradient, which results of an earlier rule did not count among the diverged.
+    """
+    limit = result["size"]["design"]["refit"]["num_steps"] / 100
+    skipped, restarts = result["history"]["refit"]["skipped_steps"], result["evidence"]["restarts"]
+    return sum(
+        min(row["num_diverged"]) > 0 or (row["used"] == 0 and steps > limit)
+        for row, steps in zip(restarts, skipped, strict=True)
+    )
+
+
 def repaired(found, reference):
     """`Settled` with the bootstrap filter's bound where q has diverged: a lower bound as well."""
     diverged = has_diverged(found.values, reference)
