@@ -1,5 +1,6 @@
 """What the three benchmarks store, at smoke scale, and what is made of it."""
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -546,10 +547,16 @@ def test_differences_are_a_result_less_its_baseline():
 
 
 def test_the_advantage_of_the_first_quantity_is_less_that_of_the_other():
-    # By the ELBO full leads by 6 and 8, by SMC by 3 and 4: 3 and 4 more, 3.5 with an error of .5.
-    found = benchmark.difference_of_advantages(FULL, PARTIAL, "elbo", "smc_fresh_full")
+    # By the ELBO full leads by 6 and 8, by SMC by 3 and 4: 3 and 4 more, 3.5 with an error of .5
+    # over seeds. Sequences that spread by -1, 0 and 1 add one of 1 / sqrt(3).
+    quantities = ("elbo", "smc_fresh_full")
+    found = benchmark.difference_of_advantages(FULL, PARTIAL, *quantities, groups=INDEPENDENT)
     assert found.value == 3.5 and found.standard_error == pytest.approx(0.5)
-    assert found.kind == "seeds"
+    uneven = copy.deepcopy(FULL)
+    uneven["per_sequence"]["elbo"] = np.add(FULL["per_sequence"]["elbo"], [-1, 0, 1]).tolist()
+    found = benchmark.difference_of_advantages(uneven, PARTIAL, *quantities, groups=INDEPENDENT)
+    assert found.value == 3.5
+    assert found.standard_error == pytest.approx((0.5**2 + 1 / 3) ** 0.5)
 
 
 def test_one_seed_keeps_its_error_over_the_data():

@@ -85,6 +85,7 @@ def test_a_model_is_lost_whose_networks_all_diverged_and_one_that_a_restart_save
         "evidence": {"restarts": [{"num_diverged": row, "used": used} for row, used in rows]},
     }
     assert evidence.num_lost(result) == 2  # the second and the last
+    assert evidence.num_lost(result, first=True) == 3  # and the third
     result["history"]["refit"]["skipped_steps"] = skipped[:4]
     with pytest.raises(ValueError, match="shorter"):
         evidence.num_lost(result)
@@ -95,7 +96,8 @@ def stored(values, slack, groups=(0, 0, 1, 1)):
     replicas = [
         {"test": {"values": row}, "slack": {"values": made}} for row, made in zip(values, slack)
     ]
-    return {"evidence": {"replicas": replicas, "groups": list(groups)}}
+    found = {"replicas": replicas, "groups": list(groups), "slack_groups": [0, 1, 2]}
+    return {"evidence": found}
 
 
 def test_the_difference_is_paired_and_widened_by_the_slack_of_each_side():
@@ -118,12 +120,43 @@ def test_the_difference_is_paired_and_widened_by_the_slack_of_each_side():
 
 def test_a_difference_of_forecasts_is_widened_by_the_slack_of_their_filter():
     runs = [
-        {"evidence": {"replicas": [{"filter_slack": {"values": [slack] * 3}}]}}
+        {
+            "evidence": {
+                "replicas": [{"filter_slack": {"values": [slack] * 3}}],
+                "slack_groups": [0, 1, 2],
+            }
+        }
         for slack in (0.25, 1.5)
     ]
     found = evidence.widened(Estimate(2.0, 0.0), *runs, "filter_slack")
     assert found.slack == (1.5, 0.25)  # the baseline's below, the result's above
     assert found.confidence_interval() == (0.5, 2.25)
+
+
+def test_slack_is_limited_over_what_the_sequences_were_made_like():
+    # Two flights of three windows each, all alike in one flight: two numbers, not six.
+    values = [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]
+    limit = evidence.slack_limit(values, [7, 7, 7, 9, 9, 9])
+    assert limit == pytest.approx(1.5 + 31.821 * 0.5, rel=1e-4)  # t of one degree at 99 %
+    assert evidence.slack_limit(values) < 2.3
+
+
+def test_the_filter_lies_below_the_bound_on_made_and_on_real_sequences():
+    replicas = [
+        {"test": {"values": [-5.0, -7.0]}, "slack": {"mean": 0.5}, "filter_slack": {"mean": 2.5}},
+        {"test": {"values": [-6.0, -6.0]}, "slack": {"mean": 0.0}, "filter_slack": {"mean": 1.0}},
+    ]
+    result = {
+        "size": {"horizon": 0, "start": 3},
+        "evidence": {"replicas": replicas},
+        # The third is filtered and has no measured evidence.
+        "per_sequence": {"log_likelihood_filter": [[-8.0, -9.0, -99.0], [-6.0, -7.0, -99.0]]},
+    }
+    found = evidence.filter_below(result)
+    assert found["made"].tolist() == [2.0, 1.0] and found["real"].tolist() == [2.5, 0.5]
+    result["size"]["horizon"] = 2
+    with pytest.raises(ValueError, match="whole sequences"):
+        evidence.filter_below(result)
 
 
 def test_effort_must_leave_room_for_two_doublings():

@@ -469,15 +469,22 @@ def difference_over_seeds(result, baseline, quantity):
     return paired_difference(values, others, kind="seeds")
 
 
-def difference_of_advantages(result, baseline, quantity, other):
-    """How much more `quantity` favours a result over the baseline than `other` does, over seeds."""
-    advantages = [
-        [a["value"] - b["value"] for a, b in zip(*entries, strict=True)]
-        for entries in (
-            (result["estimates"][name], baseline["estimates"][name]) for name in (quantity, other)
-        )
-    ]
-    return paired_difference(*advantages, kind="seeds")
+def difference_of_advantages(result, baseline, quantity, other, *, groups):
+    """How much more `quantity` favours a result over the baseline than `other` does.
+
+    Args:
+      result, baseline: stored; paired by seed and by sequence.
+      quantity, other: in `per_sequence`, of the same sequences.
+      groups: [sequences], labels, or `estimate.INDEPENDENT`; see `Estimate.from_crossed`.
+
+    Returns:
+      `Estimate` over seeds and groups, nats per sequence.
+    """
+    favoured, less = (
+        np.subtract(result["per_sequence"][name], baseline["per_sequence"][name])
+        for name in (quantity, other)
+    )
+    return Estimate.from_crossed(favoured - less, groups)
 
 
 def converged(result):

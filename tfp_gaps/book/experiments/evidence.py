@@ -23,10 +23,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 
 from tfp_gaps import _checks, bounds, filtering
-from tfp_gaps.estimate import Estimate
+from tfp_gaps.estimate import INDEPENDENT, Estimate
 from tfp_gaps.sequences import Sequences
 
 TOLERANCE = 0.1
@@ -166,17 +165,19 @@ def has_failed(fresh, own, num_steps):
     return failed
 
 
-def num_lost(result):
+def num_lost(result, *, first=False):
     """Number of models of a stored result for which no fresh full network was left: int.
 
     Either each of them, restarts included, diverged on some of the sequences on which one was
     chosen, or the one in use is the first and its training had more than one step in a hundred
     without a finite gradient, which results of an earlier rule did not count among the diverged.
+    With `first`: for which the first one diverged, whatever became of the next.
     """
     limit = result["size"]["design"]["refit"]["num_steps"] / 100
     skipped, restarts = result["history"]["refit"]["skipped_steps"], result["evidence"]["restarts"]
     return sum(
-        min(row["num_diverged"]) > 0 or (row["used"] == 0 and steps > limit)
+        min(row["num_diverged"][: 1 if first else None]) > 0
+        or (steps > limit and (first or row["used"] == 0))
         for row, steps in zip(restarts, skipped, strict=True)
     )
 
@@ -330,18 +331,21 @@ class _Above:
         return settle(upper, fewest=self.effort.fewest, most=self.effort.most_choice)
 
 
-def slack_limit(values):
+def slack_limit(values, groups=INDEPENDENT):
     """Upper 99 % limit of the mean slack by its t distribution; no less than zero.
 
     Args:
-      values: upper - lower of independent made sequences, nats.
+      values: upper - lower of made sequences, nats.
+      groups: of what each was made like, such as the flight whose controls it has: given the model
+        alone made sequences are independent, but few flights say little about others.
 
     >>> round(slack_limit([0.1, 0.2, 0.3, 0.2]), 3)
     0.385
     """
     values = _checks.finite_array(values, "slack", ndim=1)
-    error = values.std(ddof=1) / math.sqrt(len(values))
-    return max(0.0, float(values.mean() + scipy.stats.t.ppf(LEVEL, len(values) - 1) * error))
+    mean = Estimate.from_crossed(values[np.newaxis], groups)
+    # Above the upper end lies half of what is outside of a two-sided interval.
+    return max(0.0, mean.confidence_interval(2 * LEVEL - 1)[1])
 
 
 def difference(result, baseline):
@@ -390,11 +394,43 @@ def widened(difference, result, baseline, name="slack"):
 def slack_of(result, name="slack"):
     """How far a stored result's bounds lie below the evidence at most, nats per sequence.
 
-    `slack_limit` of each seed's made sequences, which are independent given the model, averaged
-    over seeds: no less than the limit of the average. "filter_slack" is that of forecasts' filter.
+    `slack_limit` of each seed's made sequences, over the groups of what they were made like,
+    averaged over seeds: no less than the limit of the average. "filter_slack" is that of forecasts'
+    filter.
     """
+    found = result["evidence"]
+    limits = [slack_limit(r[name]["values"], found["slack_groups"]) for r in found["replicas"]]
+    return float(np.mean(limits))
+
+
+def filter_below(result):
+    """How far the bootstrap filter lies below the bound that stands for a model, nats per sequence.
+
+    What can be seen of slack on real sequences, beside the made ones on which it is measured.
+
+    Returns:
+      {"made", "real"}: float [seeds], means over the sequences.
+
+    Raises:
+      ValueError: if the filter of the result reads a part of each sequence only.
+    """
+    if result["size"]["horizon"]:
+        raise ValueError(
+            "expected a result whose filter reads whole sequences, but found one with forecasts, "
+            f"after {result['size']['start']} steps. Compare bounds of whole sequences."
+        )
     replicas = result["evidence"]["replicas"]
-    return float(np.mean([slack_limit(replica[name]["values"]) for replica in replicas]))
+    bounds_on_test = [r["test"]["values"] for r in replicas]
+    filtered = result["per_sequence"]["log_likelihood_filter"]
+    return {
+        "made": np.array([r["filter_slack"]["mean"] - r["slack"]["mean"] for r in replicas]),
+        "real": np.array(
+            [
+                np.mean(np.subtract(bound, whole[: len(bound)]))
+                for bound, whole in zip(bounds_on_test, filtered, strict=True)
+            ]
+        ),
+    }
 
 
 def _settle(candidate, sequences, effort, seed, first=None, most=None):
