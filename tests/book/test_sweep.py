@@ -98,7 +98,6 @@ def test_a_dry_run_speaks_json_and_does_not_load_tensorflow(tmp_path):
         "sys.exit('TensorFlow was loaded' if 'tensorflow' in sys.modules else status)"
     )
     options = ["--dry-run", "--json", "--file", str(file), "--output", str(tmp_path)]
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code, "sweep", *options],
         env=environment(),
@@ -106,7 +105,6 @@ def test_a_dry_run_speaks_json_and_does_not_load_tensorflow(tmp_path):
         text=True,
         check=True,
     )
-    assert time.monotonic() - started < 5  # 0.4 s on an idle machine; importing TensorFlow takes 8
     *lines, summary = map(json.loads, done.stdout.splitlines())
     assert [line["status"] for line in lines] == ["present", *["missing"] * 3]
     assert lines[1]["command"] == "tfp-gaps run digits --scale smoke --lookahead 1 --seeds 0"
