@@ -14,7 +14,9 @@ close:
 
 A verdict that differs although its estimates agree is marginal: that is warned of, and fails
 nothing. A cell with a line "# Timing: REASON" shows wall times: its words and verdicts are
-compared, its numbers are not. The markers of nbval exempt nothing.
+compared, its numbers are not. A cell with a line "# Trained here: REASON" shows single results of
+training without errors, which the last bit of a sum decides: on another machine its words, verdicts
+and estimates are compared, its other numbers are not. The markers of nbval exempt nothing.
 """
 
 import collections
@@ -49,6 +51,7 @@ SEEN = 0.05
 """Of a curve without errors, what the eye would see."""
 MODES = ("exact", "numbers")
 TIMING = re.compile(r"^# Timing: \S", re.MULTILINE)
+TRAINED_HERE = re.compile(r"^# Trained here: \S", re.MULTILINE)
 _SUPERSCRIPTS = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
 _TIMES_TEN = f" \N{MULTIPLICATION SIGN} 10(?=[{_SUPERSCRIPTS}])"  # As `Ledger.put` writes e-14.
 _POWER = rf"(?:e[-+]?\d+|{_TIMES_TEN}[{_SUPERSCRIPTS}]+)?"
@@ -167,45 +170,49 @@ def differences(stored, found, mode, flipped):
     """
     old, new = shown(stored, mode), shown(found, mode)
     timing = TIMING.search(stored.source) is not None
+    trained = mode == "numbers" and TRAINED_HERE.search(stored.source) is not None
+    # What numbers are compared: all, those with an error, or none.
+    which = "none" if timing else "estimates" if trained else "all"
     result = []
     for key in [*old, *(key for key in new if key not in old)]:
         if key not in old or key not in new:
             sides = (_excerpt(side[key], 0) if key in side else "nothing" for side in (old, new))
             result.append(Difference(key, *sides))
         elif old[key] != new[key]:
-            result += _values(key, old[key], new[key], mode, timing)
+            result += _values(key, old[key], new[key], mode, which)
     flipped.update(each.name for each in result if each.marginal)
     return [_excused(each, old, new, flipped) if mode == "numbers" else each for each in result]
 
 
-def _values(name, old, new, mode, timing):
+def _values(name, old, new, mode, which):
     """Yield the differences of two unequal values."""
     if isinstance(old, dict) and isinstance(new, dict):
-        yield from _records(name, old, new, mode, timing)
-    elif mode == "exact" and not timing:
+        yield from _records(name, old, new, mode, which)
+    elif mode == "exact" and which == "all":
         old, new = str(old), str(new)
         yield Difference(name, *_around_first_difference(old, new))
     elif isinstance(old, Plotted) and " | " in old:
-        if not _looks_alike(old, new, timing):
+        if not _looks_alike(old, new, which):
             yield Difference(name, old, new)
     else:
-        yield from _texts(name, str(old), str(new), timing)
+        yield from _texts(name, str(old), str(new), which)
 
 
-def _texts(name, old, new, timing):
-    """Words must be the same, numbers close, or anything where they are timings."""
+def _texts(name, old, new, which):
+    """Words must be the same, and those numbers close that are compared."""
     old, new = (_PATH.sub("", re.sub(" +", " ", text)) for text in (old, new))
     words = (_MEASURED.sub(lambda m: "0 ± 0" if m[2] else "0", text) for text in (old, new))
     if len(set(words)) > 1:
         yield Difference(name, *_around_first_difference(old, new))
-    elif not timing:
+    else:
         for left, right in zip(_MEASURED.finditer(old), _MEASURED.finditer(new), strict=True):
-            if left.group() != right.group() and not _agree(_read(left), _read(right)):
+            compared = which == "all" or (which == "estimates" and left[2])
+            if compared and left.group() != right.group() and not _agree(_read(left), _read(right)):
                 yield Difference(name, _excerpt(old, left.start()), _excerpt(new, right.start()))
                 return
 
 
-def _records(name, old, new, mode, timing):
+def _records(name, old, new, mode, which):
     """Compare two claim records: what was asked, each estimate, the verdict."""
     own = ("estimates", "verdict")
     asked = [{key: value for key, value in side.items() if key not in own} for side in (old, new)]
@@ -213,8 +220,9 @@ def _records(name, old, new, mode, timing):
         yield Difference(f"{name}, what was asked", *_around_first_difference(*map(str, asked)))
         return
     pairs = {key: (_estimate(old, key), _estimate(new, key)) for key in old["estimates"]}
-    for key, (left, right) in pairs.items() if not timing else ():
-        if not (left == right if mode == "exact" else _agree(left, right)):
+    for key, (left, right) in pairs.items():
+        compared = which == "all" or (which == "estimates" and max(left.error, right.error) > 0)
+        if compared and not (left == right if mode == "exact" else _agree(left, right)):
             yield Difference(
                 f"{name}, {key}", *(f"{e.value!r} ± {e.error!r}" for e in (left, right))
             )
@@ -233,7 +241,7 @@ def _excused(difference, old, new, flipped):
     else:
         number = name.removesuffix("-words")
         sides = [str(side.get(number)) for side in (old, new)]
-        marginal = number != name and number in old and not list(_texts("", *sides, False))
+        marginal = number != name and number in old and not list(_texts("", *sides, "all"))
     return difference._replace(marginal=True) if marginal else difference
 
 
@@ -270,12 +278,16 @@ def _agree(left, right, floor=ABSOLUTE):
     return abs(left.value - right.value) <= tolerance
 
 
-def _looks_alike(old, new, timing):
-    """Whether two summaries of an artist agree: shape and, but for timings, columns."""
+def _looks_alike(old, new, which):
+    """Whether two summaries of an artist agree: shape and columns, as far as they are compared."""
     before, after = (text.split(" | ")[:-1] for text in (old, new))
-    if before[0] != after[0] or len(before) != len(after):
+    if len(before) != len(after):
         return False
-    for left, right in zip(before[1:], after[1:]) if not timing else ():
+    if which == "estimates":
+        return True  # A contour has as many corners as the training gave it.
+    if before[0] != after[0]:
+        return False
+    for left, right in zip(before[1:], after[1:]) if which == "all" else ():
         left, right = ([float(number) for number in text.split()] for text in (left, right))
         low, high = min([*left, *right], default=0.0), max([*left, *right], default=0.0)
         tolerance = max(SEEN * (high - low), RELATIVE * max(-low, high), ABSOLUTE)

@@ -233,6 +233,28 @@ def test_of_declared_timings_names_words_and_verdicts_are_compared(mode):
     assert names(compare(old, new[:2], mode, source)) == ["output 3, text/html"]
 
 
+# --- trained in the chapter -----------------------------------------------------------------------
+
+
+def test_of_single_results_of_training_another_machine_compares_words_verdicts_and_estimates():
+    source = "# Trained here: another order of summation ends in another optimum.\n1"
+    curves = ("217 x 2 | 0 1 0 1 0.5 | 2 3 2 3 2.5 | aa", "215 x 2 | 0 9 0 9 5 | 2 3 2 3 2.5 | bb")
+    old = [claim(least=(8.3e-5, 0.0)), glued("a-share", "64 %"), figure(**{"axes 1": curves[0]})]
+    new = [claim(least=(7.9e-5, 0.0)), glued("a-share", "66 %"), figure(**{"axes 1": curves[1]})]
+    assert compare(old, new, "numbers", source) == []
+    assert len(compare(old, new, "numbers")) == 3
+    assert len(compare(old, new, "exact", source)) == 4  # the words of the claim, too
+    assert len(compare(old, new, "numbers", "# Trained here:\n1")) == 3  # without a reason
+    for before, after, name in (
+        (claim(gap=(1.0, 0.1)), claim(gap=(1.6, 0.1)), "C01, gap"),
+        (claim(least=(1.0, 0.0)), claim("different", least=(2.0, 0.0)), "C01"),
+        (glued("a-gap", "1.23 ± 0.10"), glued("a-gap", "1.81 ± 0.10"), "a-gap"),
+        (glued("a-share", "64 %"), glued("a-share", "64 nats"), "a-share"),
+        (figure(a="9 x 2 | 1 | 2 | aa"), figure(a="9 x 1 | 1 | aa"), "figure, a"),
+    ):
+        assert names(compare([before], [after], "numbers", source)) == [name]
+
+
 # --- which comparison -----------------------------------------------------------------------------
 
 

@@ -68,6 +68,23 @@ def test_only_wall_times_are_exempt_from_the_comparison(chapter):
     assert all("seconds" in cell.source for cell in cells)
 
 
+# Cells that show single results of training, without errors: another machine gets other ones.
+TRAINED_HERE = {
+    "amortisation": 2,
+    "approximation": 8,
+    "digits": 3,
+    "real-data": 3,
+    "world-models": 4,
+}
+
+
+def test_only_declared_cells_show_single_results_of_training(chapter):
+    name, notebook = chapter
+    marked = compare_outputs.TRAINED_HERE
+    cells = [c for c in notebooks.code_cells(notebook) if marked.search(c.source)]
+    assert len(cells) == TRAINED_HERE.get(name, 0)
+
+
 def decides_claims(name):
     cells = notebooks.code_cells(notebooks.read(PROJECT.path(name)))
     return any("ledger.record(" in cell.source for cell in cells)
