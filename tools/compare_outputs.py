@@ -15,8 +15,10 @@ close:
 A verdict that differs although its estimates agree is marginal: that is warned of, and fails
 nothing. A cell with a line "# Timing: REASON" shows wall times: its words and verdicts are
 compared, its numbers are not. A cell with a line "# Trained here: REASON" shows single results of
-training without errors, which the last bit of a sum decides: on another machine its words, verdicts
-and estimates are compared, its other numbers are not. The markers of nbval exempt nothing.
+training, which the last bit of a sum decides: on another machine its words, verdicts, numbers
+written with ± and estimates with errors are compared, and what a figure plots by kind alone; other
+numbers are not. "# Trained here (C83): REASON" says so of the record of that claim only. The
+markers of nbval exempt nothing.
 """
 
 import collections
@@ -51,12 +53,13 @@ SEEN = 0.05
 """Of a curve without errors, what the eye would see."""
 MODES = ("exact", "numbers")
 TIMING = re.compile(r"^# Timing: \S", re.MULTILINE)
-TRAINED_HERE = re.compile(r"^# Trained here: \S", re.MULTILINE)
+TRAINED_HERE = re.compile(r"^# Trained here(?: \((?P<claim>C\d+)\))?: \S", re.MULTILINE)
 _SUPERSCRIPTS = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
 _TIMES_TEN = f" \N{MULTIPLICATION SIGN} 10(?=[{_SUPERSCRIPTS}])"  # As `Ledger.put` writes e-14.
 _POWER = rf"(?:e[-+]?\d+|{_TIMES_TEN}[{_SUPERSCRIPTS}]+)?"
 _NUMBER = r"[-+\N{MINUS SIGN}]?\d+(?:,\d{3})*(?:\.\d+)?" + _POWER
 _MEASURED = re.compile(rf"(?<![\w.#])({_NUMBER})(?: ± ({_NUMBER}))?")
+_SUMMARY = re.compile(r"\d+(?: x \d+)* \|")  # As `plotted` writes what is no text.
 _PATH = re.compile(r"\bd=(\\*)\".*?\"")
 
 Difference = collections.namedtuple("Difference", "name stored found marginal", defaults=[False])
@@ -170,15 +173,16 @@ def differences(stored, found, mode, flipped):
     """
     old, new = shown(stored, mode), shown(found, mode)
     timing = TIMING.search(stored.source) is not None
-    trained = mode == "numbers" and TRAINED_HERE.search(stored.source) is not None
-    # What numbers are compared: all, those with an error, or none.
-    which = "none" if timing else "estimates" if trained else "all"
+    trained = TRAINED_HERE.search(stored.source) if mode == "numbers" else None
     result = []
     for key in [*old, *(key for key in new if key not in old)]:
         if key not in old or key not in new:
             sides = (_excerpt(side[key], 0) if key in side else "nothing" for side in (old, new))
             result.append(Difference(key, *sides))
         elif old[key] != new[key]:
+            # What numbers are compared: all, those with an error, or none.
+            single = trained and trained["claim"] in (None, key)
+            which = "none" if timing else "estimates" if single else "all"
             result += _values(key, old[key], new[key], mode, which)
     flipped.update(each.name for each in result if each.marginal)
     return [_excused(each, old, new, flipped) if mode == "numbers" else each for each in result]
@@ -191,8 +195,8 @@ def _values(name, old, new, mode, which):
     elif mode == "exact" and which == "all":
         old, new = str(old), str(new)
         yield Difference(name, *_around_first_difference(old, new))
-    elif isinstance(old, Plotted) and " | " in old:
-        if not _looks_alike(old, new, which):
+    elif isinstance(old, Plotted) and _SUMMARY.match(old) and _SUMMARY.match(new):
+        if not _looks_alike(name, old, new, which):
             yield Difference(name, old, new)
     else:
         yield from _texts(name, str(old), str(new), which)
@@ -221,7 +225,8 @@ def _records(name, old, new, mode, which):
         return
     pairs = {key: (_estimate(old, key), _estimate(new, key)) for key in old["estimates"]}
     for key, (left, right) in pairs.items():
-        compared = which == "all" or (which == "estimates" and max(left.error, right.error) > 0)
+        either = left.kind != right.kind or max(left.error, right.error) > 0
+        compared = which == "all" or (which == "estimates" and either)
         if compared and not (left == right if mode == "exact" else _agree(left, right)):
             yield Difference(
                 f"{name}, {key}", *(f"{e.value!r} ± {e.error!r}" for e in (left, right))
@@ -278,14 +283,14 @@ def _agree(left, right, floor=ABSOLUTE):
     return abs(left.value - right.value) <= tolerance
 
 
-def _looks_alike(old, new, which):
+def _looks_alike(name, old, new, which):
     """Whether two summaries of an artist agree: shape and columns, as far as they are compared."""
     before, after = (text.split(" | ")[:-1] for text in (old, new))
-    if len(before) != len(after):
-        return False
-    if which == "estimates":
-        return True  # A contour has as many corners as the training gave it.
-    if before[0] != after[0]:
+    if which == "estimates" and " collection " in name:
+        # A contour has as many corners as the training gave it, but some.
+        before[0], after[0] = (re.sub(r"^[1-9]\d*", "n", side[0]) for side in (before, after))
+    known = [[bool(column) for column in side] for side in (before, after)]
+    if before[0] != after[0] or known[0] != known[1]:
         return False
     for left, right in zip(before[1:], after[1:]) if which == "all" else ():
         left, right = ([float(number) for number in text.split()] for text in (left, right))

@@ -238,21 +238,54 @@ def test_of_declared_timings_names_words_and_verdicts_are_compared(mode):
 
 def test_of_single_results_of_training_another_machine_compares_words_verdicts_and_estimates():
     source = "# Trained here: another order of summation ends in another optimum.\n1"
-    curves = ("217 x 2 | 0 1 0 1 0.5 | 2 3 2 3 2.5 | aa", "215 x 2 | 0 9 0 9 5 | 2 3 2 3 2.5 | bb")
-    old = [claim(least=(8.3e-5, 0.0)), glued("a-share", "64 %"), figure(**{"axes 1": curves[0]})]
-    new = [claim(least=(7.9e-5, 0.0)), glued("a-share", "66 %"), figure(**{"axes 1": curves[1]})]
+    lines = {
+        "axes 1, line 1": "9 x 1 | 0 1 0 1 0.5 | aa",
+        "axes 1, collection 1": "217 x 1 | 1 | a",
+    }
+    other = {"axes 1, line 1": "9 x 1 | 0 9 0 9 5 | bb", "axes 1, collection 1": "215 x 1 | 2 | b"}
+    old = [claim(least=(8.3e-5, 0.0)), glued("a-share", "64 %"), figure(**lines)]
+    new = [claim(least=(7.9e-5, 0.0)), glued("a-share", "66 %"), figure(**other)]
     assert compare(old, new, "numbers", source) == []
-    assert len(compare(old, new, "numbers")) == 3
-    assert len(compare(old, new, "exact", source)) == 4  # the words of the claim, too
-    assert len(compare(old, new, "numbers", "# Trained here:\n1")) == 3  # without a reason
-    for before, after, name in (
+    assert len(compare(old, new, "numbers")) == 4
+    assert len(compare(old, new, "exact", source)) == 5  # the words of the claim, too
+    assert len(compare(old, new, "numbers", "# Trained here:\n1")) == 4  # without a reason
+    of_c01 = source.replace("here:", "here (C01):")
+    assert "C01, least" not in names(compare(old, new, "numbers", of_c01))
+    assert len(compare(old, new, "numbers", of_c01)) == 3
+    assert len(compare(old, new, "numbers", of_c01.replace("C01", "C02"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "name"),
+    [
         (claim(gap=(1.0, 0.1)), claim(gap=(1.6, 0.1)), "C01, gap"),
+        (claim(gap=(1.0, 0.1)), claim(gap=(1.6, 0.0)), "C01, gap"),
+        (claim(gap=(1.0, 0.0)), claim(gap=(1.0, 0.0), kind="exact"), "C01, gap"),
         (claim(least=(1.0, 0.0)), claim("different", least=(2.0, 0.0)), "C01"),
         (glued("a-gap", "1.23 ± 0.10"), glued("a-gap", "1.81 ± 0.10"), "a-gap"),
         (glued("a-share", "64 %"), glued("a-share", "64 nats"), "a-share"),
+        (printed("partial 12\n"), printed("full 12\n"), "stdout"),
         (figure(a="9 x 2 | 1 | 2 | aa"), figure(a="9 x 1 | 1 | aa"), "figure, a"),
-    ):
-        assert names(compare([before], [after], "numbers", source)) == [name]
+        (figure(a="9 x 1 | 1 | aa"), figure(a="8 x 1 | 1 | aa"), "figure, a"),
+        (figure(a="9 x 1 | 1 | aa"), figure(), "figure, a"),
+        (figure(a="9 x 2 | 1 | 2 | aa"), figure(a="9 x 2 | 1 |  | aa"), "figure, a"),
+        (
+            figure(**{"a, collection 1": "9 x 1 | 1 | aa"}),
+            figure(**{"a, collection 1": "0 x 1 |  | aa"}),
+            "figure, a, collection 1",
+        ),
+        (figure(a="share 5 | left"), figure(a="share 6 | right"), "figure, a"),
+    ],
+)
+def test_single_results_of_training_are_no_cover_for_anything_else(before, after, name):
+    source = "# Trained here: another order of summation ends in another optimum.\n1"
+    assert names(compare([before], [after], "numbers", source)) == [name]
+
+
+def test_texts_in_a_figure_are_texts():
+    texts = [figure(**{"axes 1, texts": f"{k} units | left"}) for k in ("4.56", "4.57", "5.56")]
+    assert compare(texts[:1], texts[1:2], "numbers") == []
+    assert names(compare(texts[:1], texts[2:], "numbers")) == ["figure, axes 1, texts"]
 
 
 # --- which comparison -----------------------------------------------------------------------------
