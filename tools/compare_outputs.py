@@ -60,6 +60,7 @@ _POWER = rf"(?:e[-+]?\d+|{_TIMES_TEN}[{_SUPERSCRIPTS}]+)?"
 _NUMBER = r"[-+\N{MINUS SIGN}]?\d+(?:,\d{3})*(?:\.\d+)?" + _POWER
 _MEASURED = re.compile(rf"(?<![\w.#])({_NUMBER})(?: ± ({_NUMBER}))?")
 _SUMMARY = re.compile(r"\d+(?: x \d+)* \|")  # As `plotted` writes what is no text.
+_TICK = re.compile(r"<text [^>]*>[-\N{MINUS SIGN}\d.,]+<\\*/text>")
 _PATH = re.compile(r"\bd=(\\*)\".*?\"")
 
 Difference = collections.namedtuple("Difference", "name stored found marginal", defaults=[False])
@@ -205,6 +206,10 @@ def _values(name, old, new, mode, which):
 def _texts(name, old, new, which):
     """Words must be the same, and those numbers close that are compared."""
     old, new = (_PATH.sub("", re.sub(" +", " ", text)) for text in (old, new))
+    if (
+        which == "estimates"
+    ):  # The axis of a slider's picture has the ticks that its range asks for.
+        old, new = (_TICK.sub("", text) for text in (old, new))
     words = (_MEASURED.sub(lambda m: "0 ± 0" if m[2] else "0", text) for text in (old, new))
     if len(set(words)) > 1:
         yield Difference(name, *_around_first_difference(old, new))

@@ -282,6 +282,17 @@ def test_single_results_of_training_are_no_cover_for_anything_else(before, after
     assert names(compare([before], [after], "numbers", source)) == [name]
 
 
+def test_a_picture_in_a_slider_has_the_ticks_that_its_range_asks_for():
+    source = "# Trained here: another order of summation ends in another optimum.\n1"
+    pictures = [
+        table(f"<g>{''.join(f'<text x=0>{k}</text>' for k in ticks)}</g><text x=0>{unit}</text>")
+        for ticks, unit in (((0, 50), "cars"), ((0, 50, 100), "cars"), ((0, 50), "m"))
+    ]
+    assert compare(pictures[:1], pictures[1:2], "numbers", source) == []
+    assert compare(pictures[:1], pictures[1:2], "numbers") != []
+    assert compare(pictures[:1], pictures[2:], "numbers", source) != []
+
+
 def test_texts_in_a_figure_are_texts():
     texts = [figure(**{"axes 1, texts": f"{k} units | left"}) for k in ("4.56", "4.57", "5.56")]
     assert compare(texts[:1], texts[1:2], "numbers") == []
