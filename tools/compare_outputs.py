@@ -206,9 +206,8 @@ def _values(name, old, new, mode, which):
 def _texts(name, old, new, which):
     """Words must be the same, and those numbers close that are compared."""
     old, new = (_PATH.sub("", re.sub(" +", " ", text)) for text in (old, new))
-    if (
-        which == "estimates"
-    ):  # The axis of a slider's picture has the ticks that its range asks for.
+    if which == "estimates":
+        # The axis of a slider's picture has the ticks that its range asks for.
         old, new = (_TICK.sub("", text) for text in (old, new))
     words = (_MEASURED.sub(lambda m: "0 ± 0" if m[2] else "0", text) for text in (old, new))
     if len(set(words)) > 1:
