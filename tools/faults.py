@@ -1,14 +1,14 @@
 """Do to a run what machines do, and see that nothing is lost and nothing wrong accepted.
 
-    python tools/faults.py [--kills 30] [--output tools/faults.json]
+    python tools/faults.py [--kills 30] [--only checkpoints] [--output tools/faults.json]
 
 * kill -9 at random moments of one paper-scale run, which is started again each time; its result
   must be that of a run without interruption, number by number;
 * a file system that is full when the result is to be written;
 * a checkpoint, a stored result and a downloaded file with one changed byte, or cut short.
 
-Every fault is done to real files by real processes in a folder of its own. The outcome is stored;
-`book/reproducibility.md` shows it.
+Every fault is done to real files by real processes in a folder of its own. The outcome is stored,
+with `--only` beside the stored outcome of all others; `book/reproducibility.md` shows it.
 """
 
 import argparse
@@ -23,10 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULT = ROOT / "tools" / "faults.json"
 RUN = ("world_models", "--scale", "paper", "--lookahead", "0", "--variant", "momentum-010")
+KINDS = ["disk", "checkpoints", "result", "downloads", "kills"]
 SMALL = ("world_models", "--scale", "smoke", "--lookahead", "0", "--variant", "momentum-010")
 
 
@@ -187,6 +189,10 @@ class Faults:
             done.returncode == 3,
         )
 
+    def broken_downloads(self):
+        for what in ("with a changed byte", "cut short"):
+            self.broken_download(what)
+
     def broken_download(self, what):
         """The cached digits with a changed byte, or cut short: fetched anew or refused."""
         home = self.folder / f"cache-{what.replace(' ', '-')}"
@@ -236,9 +242,17 @@ print("whole")
 
 
 def flip(path):
-    """Change one bit in the middle of a file."""
+    """Change one bit in the middle of a file; of an archive of arrays, in that of the largest.
+
+    Between the arrays of an archive there are bytes that mean nothing.
+    """
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    place = len(content) // 2
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            largest = max(archive.infolist(), key=lambda member: member.file_size)
+        place = largest.header_offset + largest.compress_size // 2
+    content[place] ^= 1
     path.write_bytes(content)
 
 
@@ -252,23 +266,33 @@ def last_line(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--output", type=pathlib.Path, default=RESULT)
     arguments = parser.parse_args()
     start, folder = time.monotonic(), tempfile.mkdtemp(prefix="faults-")
     faults = Faults(folder)
+    kinds = {
+        "disk": faults.full_disk,
+        "checkpoints": faults.corrupt_checkpoint,
+        "result": faults.changed_result,
+        "downloads": faults.broken_downloads,
+        "kills": lambda: faults.kills(arguments.kills),
+    }
     try:
-        faults.full_disk()
-        faults.corrupt_checkpoint()
-        faults.changed_result()
-        faults.broken_download("with a changed byte")
-        faults.broken_download("cut short")
-        faults.kills(arguments.kills)
+        for kind in arguments.only:
+            kinds[kind]()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     commit = subprocess.run(
         ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
-    stored = {"commit": commit, "seconds": round(time.monotonic() - start), "rows": faults.rows}
+    rows = {row["fault"]: row | {"commit": commit} for row in faults.rows}
+    seconds = round(time.monotonic() - start)
+    if arguments.only != KINDS:
+        stored = json.loads(arguments.output.read_text(encoding="utf-8"))
+        rows = {row["fault"]: row for row in stored["rows"]} | rows
+        seconds = stored["seconds"]  # of all
+    stored = {"seconds": seconds, "rows": list(rows.values())}
     temporary = arguments.output.with_suffix(".tmp")
     temporary.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     temporary.replace(arguments.output)

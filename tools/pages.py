@@ -310,7 +310,7 @@ def mutants(project):
     lines = [*table(header, cells), "", "```{dropdown} Every survivor, and why"]
     for survivor, why in left:
         change = f"`{_one_line(survivor['before'])}` to `{_one_line(survivor['after'])}`"
-        lines.append(f"- {survivor['path']}, line {survivor['line']}, {change}: {why or 'a gap'}")
+        lines.append(f"- {survivor['path']}, line {survivor['line']}, {change}: {why or 'a gap in the tests'}")
     return [*lines, "```"]
 
 
@@ -329,7 +329,8 @@ def faults(project):
         for row in stored["rows"]
     ]
     head = ["what was done", "what came of it", "nothing lost, nothing wrong accepted"]
-    return [*table(head, cells), "", f"Commit `{stored['commit']}`, {stored['seconds']} s."]
+    commits = ", ".join(f"`{commit}`" for commit in sorted({r["commit"] for r in stored["rows"]}))
+    return [*table(head, cells), "", f"Commit {commits}, {stored['seconds']} s."]
 
 
 # --- what was executed under other circumstances -------------------------------------------------
