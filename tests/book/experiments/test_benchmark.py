@@ -114,8 +114,11 @@ def test_stored_runs_of_a_set_differ_in_their_look_ahead_alone(stored_set):
     name, scale, variant = stored_set
     stored = MODULES[name].stored(scale, variant)
     assert stored[0]["lookahead"] == 0 and stored[-1]["lookahead"] is None
-    for key in ("num_parameters", "seeds", "data"):
+    for key in ("num_parameters", "data"):
         assert len({json.dumps(result[key], sort_keys=True) for result in stored}) == 1, key
+    # Looks in between may have fewer seeds, which are among those of both ends.
+    assert stored[0]["seeds"] == stored[-1]["seeds"]
+    assert all(set(result["seeds"]) <= set(stored[0]["seeds"]) for result in stored)
     assert len({json.dumps(size_but_what_was_chosen(result)) for result in stored}) == 1
     assert len(stored[0]["seeds"]) >= 3
 
@@ -557,6 +560,38 @@ def test_the_advantage_of_the_first_quantity_is_less_that_of_the_other():
     found = benchmark.difference_of_advantages(uneven, PARTIAL, *quantities, groups=INDEPENDENT)
     assert found.value == 3.5
     assert found.standard_error == pytest.approx((0.5**2 + 1 / 3) ** 0.5)
+
+
+def lists_of(content, length):
+    """Paths in a JSON-like value to the lists of a length."""
+    if isinstance(content, dict):
+        return [(k, *path) for k, value in content.items() for path in lists_of(value, length)]
+    if not isinstance(content, list):
+        return []
+    inner = [("", *path) for value in content for path in lists_of(value, length)]
+    return inner + ([()] if len(content) == length else [])
+
+
+def test_seeds_of_a_result_are_taken_wherever_it_has_one_entry_for_each():
+    run = uav.stored("paper", "nanobench")[0]
+    assert len(run["seeds"]) == 8
+    every = {path for path in lists_of(run, 8) if path[0] != "provenance"}
+    assert {path[0] for path in every} > {"history", "estimates", "evidence", "forecast"}
+    found = benchmark.of_seeds(run, [5, 1, 2])
+    assert set(lists_of(found, 8)) <= {("provenance", "seeds")}
+    assert every <= set(lists_of(found, 3))
+    assert found["seeds"] == [5, 1, 2]
+    for one, other in ((0, 5), (1, 1), (2, 2)):
+        assert found["per_sequence"]["elbo"][one] == run["per_sequence"]["elbo"][other]
+        replica = found["evidence"]["replicas"][one]
+        assert replica == run["evidence"]["replicas"][other]
+        losses = [row[one] for row in found["history"]["joint"]["validation_losses"]]
+        assert losses == [row[other] for row in run["history"]["joint"]["validation_losses"]]
+    kept = ("groups", "lookahead", "provenance", "size")
+    assert all(found[key] == run[key] for key in kept)
+    assert found["evidence"]["groups"] == run["evidence"]["groups"]
+    with pytest.raises(ValueError, match=r"found \[8\]"):
+        benchmark.of_seeds(run, [0, 8])
 
 
 def test_one_seed_keeps_its_error_over_the_data():

@@ -444,6 +444,54 @@ def conditions_of(result):
     return LookAhead.of(result["lookahead"])
 
 
+def of_seeds(result, seeds):
+    """Some seeds of a stored result, for a comparison with a run that has fewer.
+
+    Args:
+      result: as from `Benchmark.stored`.
+      seeds: which of its seeds, in the order wanted.
+
+    Returns:
+      A result whose entries for each seed are those of `seeds`; provenance and the rest as before.
+
+    Raises:
+      ValueError: if the result lacks one of the seeds.
+
+    >>> entries = [{"value": 1.0}, {"value": 2.0}]
+    >>> of_seeds({"seeds": [0, 1], "estimates": {"elbo": entries}}, [1])
+    {'seeds': [1], 'estimates': {'elbo': [{'value': 2.0}]}}
+    """
+    lacking = [seed for seed in seeds if seed not in result["seeds"]]
+    if lacking:
+        raise ValueError(
+            f"expected seeds of the result, which has {result['seeds']}, but found {lacking}. "
+            "Take seeds that it has."
+        )
+    places = [result["seeds"].index(seed) for seed in seeds]
+
+    def pick(name, rows):
+        if name in _OF_RESULT or not isinstance(rows, list):
+            return rows
+        if name in ("losses", "validation_losses"):  # [steps, seeds]
+            return [pick("", row) for row in rows]
+        return [rows[place] for place in places]
+
+    def pick_each(table):
+        return {name: pick(name, rows) for name, rows in table.items()}
+
+    chosen = pick_each({name: result[name] for name in ("seeds", "diverged") if name in result})
+    for name in ("estimates", "per_step", "per_sequence", "forecast", "evidence"):
+        if name in result:
+            chosen[name] = pick_each(result[name])
+    if "history" in result:
+        chosen["history"] = {phase: pick_each(table) for phase, table in result["history"].items()}
+    return result | chosen
+
+
+_OF_RESULT = ("steps", "validation_steps", "groups", "slack_groups")
+"""Lists in a stored result that have no entry for each seed."""
+
+
 def stored_label(result):
     """How an axis of look-aheads names that of a result: without saying that it is ahead.
 
