@@ -165,6 +165,7 @@ def test_seeds_that_diverged_are_left_out_and_counted():
     found = balanced.difference(result, ("full", 1.0), ("full", 0.1))
     assert found.value == 1.5 and found.num_samples == 2
     assert balanced.lost(result, "full", 1.0).value == 1.0
+    assert balanced.mean(result, "log_evidence", "full", 1.0).value == 4.0
     assert balanced.relative_noise(result, "full", 1.0).value == pytest.approx(1.0)
     assert balanced.num_diverged(result) == 1
 

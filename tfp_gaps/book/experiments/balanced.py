@@ -383,6 +383,21 @@ def lost(result, *training):
     return Estimate.from_crossed(np.array(result["truth"]) - values, INDEPENDENT, kind=kind)
 
 
+def mean(result, quantity, *training):
+    """Mean of a quantity over the seeds whose training did not diverge, and over sequences.
+
+    Args:
+      result: from `stored`.
+      quantity: "log_evidence" or "log_evidence_acted", nats per step, or "returns".
+      training: what `trained` takes.
+
+    Returns:
+      `Estimate`.
+    """
+    values = np.array(trained(result, *training)[quantity])[_kept(result, training)]
+    return Estimate.from_crossed(values, INDEPENDENT, kind="seeds and sequences")
+
+
 def relative_noise(result, *training):
     """Learned over true standard deviation of the sensor, mean over channels, over seeds."""
     learned = np.array(trained(result, *training)["observation_noise"])[_kept(result, training)]
