@@ -359,7 +359,7 @@ def checked(project, name):
         *table(stored["table"]["header"], stored["table"]["rows"]),
         "",
         f"`{origin['command']}`, commit `{origin['commit']}`, {origin['date']}, "
-        f"{origin['seconds'] / 60:.0f} minutes on {origin['device']}; {versions}.",
+        f"{origin['seconds'] / 60:.0f} min on {origin['device']}; {versions}.",
     ]
 
 

@@ -146,7 +146,7 @@ def test_a_table_of_a_benchmark_comes_with_its_origin(project):
     (project.book / "targets.json").write_text(json.dumps(stored))
     lines = pages.checked(project, "targets")
     assert lines[:3] == ["| a | b |", "| --- | --- |", "| x | 1 ± 2 |"]
-    assert "commit `abc`" in lines[-1] and "2 minutes on CPU, 2 cores; numpy 2.0" in lines[-1]
+    assert "commit `abc`" in lines[-1] and "2 min on CPU, 2 cores; numpy 2.0" in lines[-1]
 
 
 def test_the_entries_to_cite_are_those_of_the_checkout():
