@@ -294,6 +294,19 @@ def test_a_draw_without_a_number_gives_nan_for_its_datum_alone():
         assert np.isnan(fields[:, 0, 1]).all() and np.isfinite(fields[:, 0, 0]).all()
 
 
+def test_pixels_of_a_bernoulli_model_are_binary_or_means():
+    model = VAE(observation_size=4, latent_size=2, seeds=replica_seeds([0], "model"))
+    own, _ = near_posterior()
+    for value in (1.0, 0.3):
+        found = evaluate(own, np.full(X.shape, value), model=model, num_samples=2)
+        assert np.isfinite(found.elbo).all()
+    for value in (-1.0, 255.0):
+        x = np.zeros(X.shape)
+        x[0, 3, 1] = value
+        with pytest.raises(ValueError, match=r"0 or 1, or means between them, but lie between"):
+            evaluate(own, x, model=model, num_samples=2)
+
+
 @pytest.mark.parametrize("k", [1, 0, 2.5])
 def test_fewer_than_two_draws_are_refused(k):
     with pytest.raises(ValueError, match="num_samples must be an integer and >= 2"):

@@ -312,6 +312,7 @@ def test_controls_act_into_their_step(plane):
     # A controlled chain is the free one displaced by a known response, particle by particle.
     rng = np.random.default_rng(1)
     controls = rng.normal(size=[5, 3, 2]).astype(np.float32)
+    controls[0] = 0.0
     x = rng.normal(size=[5, 3, 2]).astype(np.float32)
     options = {"num_particles": 50, "seed": 3}
     free = filtering.particle_filter(LinearGaussianStateSpace(plane), x, **options)
@@ -329,6 +330,21 @@ def test_controls_act_into_their_step(plane):
     )
     added = response(plane, np.concatenate([controls, ahead]))[5:]
     np.testing.assert_allclose(predicted, unmoved + added[:, np.newaxis, np.newaxis], atol=1e-4)
+
+
+def test_controls_that_act_out_of_their_step_are_refused(plane):
+    acting = np.random.default_rng(0).normal(size=[5, 3, 2])
+    shifted = np.concatenate([np.zeros_like(acting[:1]), acting[:-1]])
+    x, options = response(plane, shifted), {"num_particles": 20, "seed": 0}
+    found = filtering.particle_filter(ControlledChain(plane), Sequences(x, shifted), **options)
+    assert np.isfinite(found.log_increments).all()
+    acting[0, 0] = 0.0
+    for call in (
+        lambda both: filtering.particle_filter(ControlledChain(plane), both, **options),
+        lambda both: filtering.made_sequences(ControlledChain(plane), both, seed=0),
+    ):
+        with pytest.raises(ValueError, match=r"zero in row 0, .* in 2 of 3 .* shift them: np\.con"):
+            call(Sequences(x, acting))
 
 
 def test_batches_keep_the_order_of_sequences(world, linear_chain):
@@ -487,6 +503,7 @@ def test_the_filter_and_its_reverse_close_in_on_the_evidence(linear_chain, poste
 def test_made_sequences_follow_their_controls(linear_chain):
     model, count = ControlledChain(linear_chain.exact), 4000
     controls = np.random.default_rng(0).normal(scale=3.0, size=[TIME, count, 1])
+    controls[0] = 0.0
     like = Sequences(np.zeros([TIME, count, 1]), controls)
     made, latents = filtering.made_sequences(model, like, seed=3)
     found = filtering.reverse_filter(model, made, latents, num_particles=50, seed=1)[0]

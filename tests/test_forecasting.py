@@ -194,6 +194,7 @@ def test_controls_move_the_forecast(linear_chain):
     # The controlled chain is the free one displaced by a known response, before and after START.
     rng = np.random.default_rng(0)
     x, controls = rng.normal(size=[2, 6, 3, 1])
+    controls[0] = 0.0
     state, moved = np.zeros([3, 1]), []
     for t in range(6):
         state = 0.9 * state + (controls[t] if t > 0 else 0.0)

@@ -84,6 +84,35 @@ def test_nan_is_counted_and_the_way_out_named():
         Sequences(x)
 
 
+def test_values_that_float32_would_round_are_refused():
+    x = np.random.default_rng(0).normal(size=[5, 4, 3])
+    for offset in (0.0, 1e3):  # its numbers lie 6e-5 apart
+        shifted = x + [0.0, offset, 0.0]
+        np.testing.assert_array_equal(Sequences(shifted).observations, np.float32(shifted))
+    # Here they lie 1 / 2 apart.
+    far = x + [0.0, 5.8e6, 0.0]
+    with pytest.raises(ValueError, match=r"observations must be held by float32.* in channel 1"):
+        Sequences(far)
+    with pytest.raises(ValueError, match=r"controls must be held by float32.* in channel 1"):
+        some(controls=far)
+    whole = np.full(x.shape, 2**24)
+    whole[0, 0, 0] += 1  # to an even number
+    with pytest.raises(ValueError, match="1 of 60 values .* such as 16777217.0 in channel 0"):
+        Sequences(whole)
+
+
+def test_values_that_float32_holds_or_nobody_reads_are_not():
+    counts = np.full([5, 4, 1], 2**24 + 2)
+    np.testing.assert_array_equal(Sequences(counts).observations, counts)
+    assert Sequences(np.full([5, 4, 1], 0.1)).observations[0, 0, 0] == np.float32(0.1)
+    x = np.random.default_rng(0).normal(size=[5, 4, 1])
+    mask = np.ones(x.shape, bool)
+    x[2, 1], mask[2, 1] = 5.8e6 + 0.1, False
+    assert Sequences(x, mask=mask).observations[2, 1, 0] == 0
+    assert len(Sequences(np.zeros([5, 0, 1]))) == 0
+    assert Sequences(x, mask=np.zeros(x.shape, bool)).observations.max() == 0
+
+
 def test_windows_stay_within_their_stretch_and_use_all_of_it():
     windows = windows_within([(0, 3, 10), (1, 0, 2), (2, 5, 9)], 4, 1)
     pairs = list(zip(windows.series.tolist(), windows.starts.tolist(), strict=True))

@@ -5,12 +5,16 @@ x_t and x_{t+1}. Missing values are marked in a mask and never filled: the likel
 observed values alone. Time is the first axis everywhere.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from tfp_gaps import _checks
+
+_LARGEST_ROUNDING = 0.01
+"""Of a value, as a share of the standard deviation of its channel."""
 
 
 class Batch(NamedTuple):
@@ -41,7 +45,8 @@ class Sequences:
 
     observations: [time, sequences, channels], float32 or uint8; 0 where the mask says missing.
     controls: float32 [time, sequences, control channels] or None; row t holds the control that acts
-      into step t, that is u_{t-1}. Nothing acts into the first step: its row is zero.
+      into step t, that is u_{t-1}. Nothing acts into the first step: its row is zero, or bounds and
+      filters refuse it. Rows that act out of step t are to be shifted by one.
     mask: bool [time, sequences, channels], True where observed; None if everything is.
 
     >>> x = Sequences(np.zeros([28, 100, 3]))
@@ -49,7 +54,8 @@ class Sequences:
     (100, 28, dtype('float32'), (28, 2, 3))
 
     Raises:
-      ValueError: for shapes that do not agree, and for NaN or infinite values that are not masked.
+      ValueError: for shapes that do not agree, for NaN or infinite values that are not masked, and
+        for values that float32 rounds by more than a hundredth of the spread of their channel.
     """
 
     observations: np.ndarray
@@ -62,7 +68,8 @@ class Sequences:
         if mask is not None:
             # Whatever stood in the place of a missing value must not matter to anybody.
             observations = np.where(mask, observations, np.zeros([], observations.dtype))
-        _finite(observations, "observations", "Mask missing values: `Sequences.from_missing(x)`.")
+        advice = "Mask missing values: `Sequences.from_missing(x)`."
+        observations = _in_single(observations, "observations", advice, mask)
         # The dataclass is frozen; these are its own fields, brought into their one form.
         object.__setattr__(self, "observations", observations)
         object.__setattr__(self, "mask", None if mask is None or mask.all() else mask)
@@ -136,8 +143,7 @@ def _rank_three(value, name):
             f"{name} must have at least one time step and one channel, but have shape "
             f"{array.shape}. An empty set of sequences has shape [time, 0, channels]."
         )
-    binary = array.dtype in (np.uint8, np.bool_)
-    return array.astype(np.uint8 if binary else np.float32, copy=False)
+    return array.astype(np.uint8) if array.dtype == np.bool_ else array
 
 
 def _mask(value, shape):
@@ -151,20 +157,47 @@ def _mask(value, shape):
 
 
 def _controls(value, shape):
-    controls = _rank_three(value, "controls").astype(np.float32, copy=False)
+    controls = _rank_three(value, "controls")
     if controls.shape[:2] != shape[:2]:
         raise ValueError(
             f"controls must have the observations' {shape[0]} steps and {shape[1]} sequences, but "
             f"have shape {controls.shape}. Row t holds the control that acts into step t, with "
             f"zeros in row 0."
         )
-    _finite(controls, "controls", "Leave out sequences whose controls are unknown.")
-    return controls
+    advice = "Leave out sequences whose controls are unknown."
+    return _in_single(controls, "controls", advice).astype(np.float32, copy=False)
+
+
+def _in_single(array, name, advice, mask=None):
+    """As float32, or uint8 if it is that; refuse values that it does not hold."""
+    if array.dtype == np.uint8:
+        return array
+    with np.errstate(over="ignore"):
+        result = array.astype(np.float32, copy=False)
+    _finite(result, name, advice)
+    if np.can_cast(array.dtype, np.float32) or not array.size:
+        return result
+    array = array.astype(np.float64)
+    where = True if mask is None else mask
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without any value has no spread
+        spread = array.std((0, 1), where=where)
+    # What is constant but for the rounding of float64 has no spread either.
+    spread[spread <= 1e-12 * np.abs(array).max((0, 1))] = 0.0
+    changed = (np.abs(result - array) > _LARGEST_ROUNDING * spread) & (spread > 0)
+    if changed.any():
+        channel = int(np.argmax(changed.any((0, 1))))
+        raise ValueError(
+            f"{name} must be held by float32, in which sequences are computed, but "
+            f"{int(changed.sum())} of {array.size} values are rounded by more than "
+            f"{_LARGEST_ROUNDING:.0%} of the spread of their channel, such as "
+            f"{array[..., channel][changed[..., channel]][0]} in channel {channel} with a standard "
+            f"deviation of {spread[channel]:.3g}. Subtract an offset from data and model."
+        )
+    return result
 
 
 def _finite(array, name, advice):
-    if array.dtype == np.uint8:
-        return
     bad = ~np.isfinite(array)
     if bad.any():
         raise ValueError(

@@ -302,6 +302,7 @@ def _controlled_pair():
     )
     rng = np.random.default_rng(SEED)
     x, u = rng.normal(size=[8, 12, 3]), rng.normal(size=[8, 12, 2])
+    u[0] = 0.0  # nothing acts into the first step
     return model, network, Sequences(x, u, rng.random(x.shape) > 0.3)
 
 

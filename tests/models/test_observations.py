@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from tfp_gaps._tensorflow import tf, tfp
+from tfp_gaps.models import observations
 from tfp_gaps.models.joint import Model
 
 tfd = tfp.distributions
@@ -87,6 +88,14 @@ def test_the_dtype_is_that_of_the_model():
     np.testing.assert_array_equal(
         Model(joint, "x", example=0).data([0.6, 1.7]), np.float32([0.6, 1.7])
     )
+
+
+def test_a_constant_has_no_spread_that_float32_could_spoil():
+    x = np.full(3, 0.1)  # whose standard deviation is 1e-17 in float64
+    assert x.std() > 0
+    np.testing.assert_array_equal(observations.converted(x, np.float32), np.float32(x))
+    with pytest.raises(ValueError, match="values change"):
+        observations.converted(np.float64([np.nan, 1e8, 1e8 + 1]), np.float32)
 
 
 # --- missing --------------------------------------------------------------------------------------

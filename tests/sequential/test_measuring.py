@@ -140,6 +140,7 @@ def test_missing_values_and_controls_of_a_network_of_ours():
     rng = np.random.default_rng(0)
     x = (rng.random([4, 20, 2]) < 0.5).astype(np.uint8)
     controls = rng.normal(size=[4, 20, 1])
+    controls[0] = 0.0
     mask = rng.random(x.shape) < 0.8
     tiny = SequenceEffort(num_particles=50, lookaheads=(1,), training=UNTRAINED)
 

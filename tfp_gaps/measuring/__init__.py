@@ -312,7 +312,8 @@ def _completions(model, completions, x):
     if not isinstance(completions, dict):
         completions = np.asarray(completions)
     count = num_data(completions)
-    each = [model.data(select(completions, index)) for index in range(count)]
+    read = model._density.observations.data
+    each = [read(select(completions, index)) for index in range(count)]
     found = tf.nest.map_structure(lambda *values: np.stack(values), *each)
     for values, wanted in zip(tf.nest.flatten(found), tf.nest.flatten(x)):
         if values.shape[1:] != wanted.shape:
@@ -320,6 +321,8 @@ def _completions(model, completions, x):
                 f"completions must have shape [completions, *{wanted.shape}], but have shape "
                 f"{values.shape}. Give several completions of each datum."
             )
+    # All of them at once, as it is their values that are looked at.
+    model.data(tf.nest.map_structure(lambda v: v.reshape(-1, *v.shape[2:]), found))
     return found
 
 

@@ -94,6 +94,8 @@ class Model:
         self._free_shapes = [shape.as_list() for shape in tf.nest.flatten(free)]
         self.num_numbers = sum(int(np.prod(shape)) for shape in self._free_shapes)
         joint_checks.prepared(self)
+        # What a log likelihood allows is its author's to say.
+        self._limits_data = hasattr(density, "all_terms")
 
     def __repr__(self):
         examples = self._density.observations.example
@@ -108,9 +110,17 @@ class Model:
 
         Raises:
           ValueError: for another shape, no data, values that are not finite, not real, masked, or
-            not held by the dtype of the model.
+            not held by the dtype of the model, and for values outside of the support of an observed
+            distribution, where TFP gives a density to them.
+
+        Warns:
+          RuntimeWarning: for means of binary values in their place, and angles beyond a full turn.
         """
-        return self._density.observations.data(x)
+        x = self._density.observations.data(x)
+        if self._limits_data:
+            with coordinates.measured():
+                self._limits_data = joint_checks.data(self, x)
+        return x
 
     @property
     def size(self):

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 
 from tfp_gaps._tensorflow import faulty_product, tf, tfp
-from tfp_gaps.models import coordinates
+from tfp_gaps.models import coordinates, supports
 from tfp_gaps.models.observations import real_array
 
 tfd = tfp.distributions
@@ -19,6 +19,7 @@ tfd = tfp.distributions
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 _LARGEST_ROUNDING, _NOTABLE_ROUNDING = 0.1, 0.01  # nats
 _NUM_DRAWS, _NUM_CHECKED = 4000, 8
+_NUM_TRIED, _NUMBERS_AT_ONCE = 2, 2**20
 
 _SHAPES = (
     "Densities must have the shape [draws, data]: use an AutoBatched joint distribution, or "
@@ -28,6 +29,7 @@ _SHAPES = (
 
 TRANSFORM = "Write the part as a transform of unconstrained ones, such as tf.exp of a normal part."
 SAMPLE = "Sample the joint distribution alone until it works."
+_SUPPORT = "Look for data that the observed distribution does not allow."
 NESTED = "Use an AutoBatched class for the joint distributions inside as for the outer one."
 LIKELIHOOD = (
     "It must give [draws, data] for z [draws, data, *event], or a scalar for one draw and datum."
@@ -348,6 +350,42 @@ def _products(model):
         return
     if fault:
         raise ValueError(f"the model {fault}")
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+def data(model, x):
+    """Refuse data outside of the support of an observed part, to which TFP gives a density.
+
+    A support may depend on other parts, so that some are drawn for each datum. Where there is no
+    density at them, nothing is said.
+
+    Returns:
+      Whether the model has distributions that give a density to such data.
+    """
+    density, rows = model._density, max(1, _NUMBERS_AT_ONCE // model.size)
+    limited, doubts = False, ""
+    for first in range(0, model.num_data(x), rows):
+        given = density.observations.by_name(model.select(x, slice(first, first + rows)))
+        count = len(next(iter(given.values())))
+        parts, _ = model.constrain(_probe_numbers(model, _NUM_TRIED, count))
+
+        def evaluate(parts=parts, given=given):
+            with users_code("ln p of the data", _SUPPORT):
+                terms = density.all_terms(parts, given)
+                return np.stack([terms[name].numpy() for name in given])
+
+        def first_outside(outside, given=given, first=first):
+            part, _, datum = np.argwhere(outside)[0]
+            name = list(given)[part]
+            return f"datum {first + datum} of {name!r} is {_short(given[name][datum])}"
+
+        limited, doubtful = supports.check(evaluate, "data", first_outside)
+        doubts = doubts or doubtful
+    if doubts:
+        warnings.warn(doubts, RuntimeWarning, stacklevel=4)
+    return limited
 
 
 # --- densities ------------------------------------------------------------------------------------

@@ -54,6 +54,19 @@ def _asked(method):
         tfd.Distribution._call_log_prob = before
 
 
+@contextlib.contextmanager
+def asking(method):
+    """Let `method` (distribution, value, name) give the densities of all values that are not
+    missing, for all threads of the process."""
+    global _log_prob
+    before, _log_prob = _log_prob, method
+    try:
+        with _asked(method):
+            yield
+    finally:
+        _log_prob = before
+
+
 def marginalised():
     """Let scalar distributions take NaN for a missing value, for all threads of the process."""
     return _asked(_or_one)

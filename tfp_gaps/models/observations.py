@@ -173,7 +173,10 @@ def _is_coarse(array, result):
     """Whether rounding to float32 moves a value by a notable part of the spread over data."""
     if array.ndim == 0:
         return np.zeros([], bool)
-    spread = np.nanstd(array, axis=0) if len(array) > 1 else 0.0
+    spread = np.nanstd(array, axis=0) if len(array) > 1 else np.zeros([])
+    if len(array):
+        # What is constant but for the rounding of float64 has no spread either.
+        spread = np.where(spread > 1e-12 * np.fmax.reduce(np.abs(array), axis=0), spread, 0.0)
     moved = np.abs(result.astype(array.dtype) - array)
     return (moved > 1e-2 * spread) & (np.broadcast_to(spread, array.shape) > 0)
 

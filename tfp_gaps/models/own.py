@@ -10,6 +10,8 @@ emission, and `control_size` is 0 where it is not said.
 """
 
 import contextlib
+import itertools
+import warnings
 import weakref
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ import numpy as np
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import faulty_product, tf, tfp
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
+from tfp_gaps.models import supports
 from tfp_gaps.models.joint_checks import users_code
 from tfp_gaps.models.state_space import (
     MODEL,
@@ -33,6 +36,9 @@ tfd = tfp.distributions
 
 _DRAWS, _BATCH = 5, 3
 """Leading axes of the trial, which are told apart from each other."""
+
+_TRIED, _NUMBERS_AT_ONCE = 2, 2**22
+"""Draws of z at which the support of the emission is looked at, and numbers of x at once."""
 
 _CHECKED = weakref.WeakKeyDictionary()
 
@@ -75,13 +81,63 @@ def with_sequences(model, sequences, order):
 
     Raises:
       ValueError: as `as_state_space`; for no sequences, or other channels or controls than the
-        model's; for missing values where its channels are not independent.
+        model's, or controls into the first step; for missing values where its channels are not
+        independent; for observations outside of the support of the emission.
+
+    Warns:
+      RuntimeWarning: for means of binary values in their place, and angles beyond a full turn.
     """
     model, sequences = as_state_space(model, order), as_sequences(sequences)
     check_sizes(model, sequences)
     if sequences.mask is not None:
         check_channels(model.emission(tf.zeros([model.num_replicas, 1, model.latent_size])))
+    _check_support(model, sequences)
     return model, sequences
+
+
+def _check_support(model, sequences):
+    """Refuse observations to which the emission gives a density outside of its support."""
+    rows = max(
+        1, _NUMBERS_AT_ONCE // max(1, model.num_replicas * sequences.observations[:, 0].size)
+    )
+    # A first sequence alone tells whether there is anything to look for.
+    ends = sorted({0, 1, *range(1, len(sequences), rows), len(sequences)})
+    doubts = ""
+    for first, last in itertools.pairwise(ends):
+        some = sequences.select(slice(first, last)).batch
+        for draw in range(_TRIED):
+            shape = [1, model.num_replicas, 1, model.latent_size]
+            latent = tf.random.stateless_normal(shape, (0, draw))
+
+            def describe(outside, some=some, first=first):
+                t, _, sequence = np.argwhere(outside)[0]
+                values = np.array2string(some.observations[t, sequence], precision=3, threshold=3)
+                return f"step {t + 1} of sequence {first + sequence} is {values}"
+
+            def evaluate(latent=latent, some=some):
+                with users_code("ln p(x | z)", "Look for data that the emission does not allow."):
+                    return _log_likelihoods(model, latent, some)
+
+            limited, doubtful = supports.check(evaluate, "observations", describe)
+            if not limited:
+                return
+            doubts = doubts or doubtful
+    if doubts:
+        warnings.warn(doubts, RuntimeWarning, stacklevel=5)
+
+
+def _log_likelihoods(model, latent, batch):
+    """ln p(x_t | z) of all steps at one z for each replica, [time, replicas, sequences]."""
+    x = tf.cast(batch.observations, tf.float32)[:, tf.newaxis]
+    emission = model.emission(latent)
+    if not isinstance(emission, tfd.Independent):  # not all of them broadcast
+        latent = tf.broadcast_to(latent, [len(x), model.num_replicas, x.shape[2], latent.shape[-1]])
+        x = tf.broadcast_to(x, [len(x), model.num_replicas, *x.shape[2:]])
+        return model.emission(latent).log_prob(x).numpy()
+    if batch.mask is None:
+        return emission.log_prob(x).numpy()
+    per_channel = emission.distribution.log_prob(x)
+    return tf.reduce_sum(tf.where(batch.mask[:, np.newaxis], per_channel, 0.0), -1).numpy()
 
 
 def as_state_space(model, order):

@@ -215,7 +215,8 @@ def step(model, latent, noise, control=None):
 
 
 def check_sizes(model, sequences):
-    """Refuse sequences of other channels or controls than the model's: some would broadcast."""
+    """Refuse sequences of other channels or controls than the model's: some would broadcast; and
+    controls into the first step, which are those of another step where rows are shifted."""
     channels = sequences.observations.shape[-1]
     if len(sequences) == 0 or channels != model.observation_size:
         raise ValueError(
@@ -224,6 +225,16 @@ def check_sizes(model, sequences):
             f"was built for."
         )
     check_controls(model, 0 if sequences.controls is None else sequences.controls.shape[-1])
+    if sequences.controls is None:
+        return
+    acting = np.any(sequences.controls[0] != 0.0, axis=-1)
+    if acting.any():
+        raise ValueError(
+            f"controls must be zero in row 0, as row t acts into step t and nothing acts into the "
+            f"first, but in {int(acting.sum())} of {len(acting)} sequences they are not. Where row "
+            f"t acts out of step t, shift them: np.concatenate([np.zeros_like(u[:1]), u[:-1]]). "
+            f"Where sequences are cut from longer ones, set row 0 to zero."
+        )
 
 
 def check_controls(model, size):

@@ -605,4 +605,10 @@ def check_observations(observations, model, parameters):
             f"{model.observation_size} pixels], but have shape {array.shape}. Give q and model the "
             f"same data."
         )
+    is_binary = getattr(model, "emission_name", None) == "bernoulli"
+    if is_binary and not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(
+            f"pixels of a Bernoulli model must be 0 or 1, or means between them, but lie between "
+            f"{array.min():g} and {array.max():g}. Divide grey levels by the largest."
+        )
     return tf.constant(array, tf.float32)

@@ -335,7 +335,9 @@ def test_joint_training_of_every_size_warms_up_and_a_refit_does_not(name):
 def small():
     """Splits of six flights, and a design whose steps gain nothing."""
     rng = np.random.default_rng(0)
-    part = Sequences(rng.normal(size=[4, 24, 2]), rng.normal(size=[4, 24, 1]))
+    x, controls = rng.normal(size=[4, 24, 2]), rng.normal(size=[4, 24, 1])
+    controls[0] = 0.0
+    part = Sequences(x, controls)
     windows = Windows(np.repeat(np.arange(6), 4), np.zeros(24, int), 4)
     named = dict.fromkeys(("validation", "test"), windows)
     options = {"num_shards": 1, "jit_compile": False, "steps_per_call": 2, "validate_every": 2}
