@@ -11,6 +11,7 @@ from scipy import stats
 
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.measuring import Effort, measure
+from tfp_gaps.models.densities import sample
 from tfp_gaps.models.joint import Model
 
 tfd, tfb = tfp.distributions, tfp.bijectors
@@ -45,6 +46,43 @@ for n, k, m in rng.integers(1, 40, [40, 3]):
 def test_products_of_rank_four_are_right_however_they_are_written():
     """oneDNN overwrites memory there, which ends the process: hence one of its own."""
     subprocess.run([sys.executable, "-c", PRODUCTS], check=True, timeout=300)
+
+
+# --- one draw or many -----------------------------------------------------------------------------
+
+ROWS = {
+    "pad": lambda row: tf.pad(row, [[1, 0], [0, 2]], constant_values=3.0),
+    "pad with zeros": lambda row: tf.pad(row, [[1, 0], [0, 2]]),
+    "pad with a value of the row": lambda row: tf.pad(row, [[0, 1], [0, 0]], "CONSTANT", row[0, 0]),
+    "pad, int64": lambda row: tf.pad(row, tf.constant([[1, 0], [0, 2]], tf.int64), "CONSTANT", 3.0),
+    "roll the last axis": lambda row: tf.roll(row, 1, -1),
+    "roll two axes": lambda row: tf.roll(row, [1, 2], [0, -1]),
+    "roll by a number of the row": lambda row: tf.roll(row, tf.cast(row[0, 1], tf.int32), -1),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_of_a_vectorised_map_are_those_of_a_loop(name):
+    rows = tf.reshape(tf.range(24.0), [4, 2, 3])
+    expected = np.stack([ROWS[name](row) for row in rows])
+    np.testing.assert_array_equal(tf.vectorized_map(ROWS[name], rows), expected)
+
+
+def test_correlations_are_drawn_as_they_are_distributed():
+    """Each has the variance 1 / (2 c + size - 1), and those of a row are uncorrelated."""
+    joint = Batched(
+        {
+            "z": tfd.LKJ(3, 2.0),
+            "c": tfd.CholeskyLKJ(3, 2.0),
+            "x": lambda z, c: tfd.Normal(z[0, 1] + 2 * z[0, 2] + c[0, 0], 0.3),
+        }
+    )
+    found = {name: value[0].numpy() for name, value in sample(joint, [1, 500], 0).items()}
+    assert found["x"].mean() == pytest.approx(1.0, abs=0.2)
+    assert found["x"].var() == pytest.approx(5 / 6 + 0.09, rel=0.25)
+    for name in ("z", "c"):
+        assert found[name][:, 1:, 0].var(0) == pytest.approx([1 / 6, 1 / 6], rel=0.25)
+    np.testing.assert_allclose(np.sum(found["c"] ** 2, -1), 1.0, atol=1e-5)
 
 
 # --- parts ----------------------------------------------------------------------------------------
