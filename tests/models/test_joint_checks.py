@@ -1,6 +1,7 @@
 """What `measuring` refuses, and that what it does not refuse gets no bound above ln p(x)."""
 
 import inspect
+import re
 import subprocess
 import sys
 import warnings
@@ -404,6 +405,53 @@ def summed():
 def test_densities_that_are_not_draws_by_data_are_refused(parts, message):
     with pytest.raises(ValueError, match=message):
         Model(Named(parts()), "x", example=0.0)
+
+
+OF_A_SHAPE = {
+    "(3,)": lambda z: tfd.Sample(tfd.Normal(z, 1.0), 3),
+    "(3,) ": lambda z: tfd.MultivariateNormalDiag(z[..., tf.newaxis] * tf.ones(3), tf.ones(3)),
+    "(2, 3)": lambda z: tfd.Sample(tfd.Normal(z, 1.0), [2, 3]),
+    "()": lambda z: tfd.Normal(z, 1.0),
+}
+
+
+@pytest.mark.parametrize("kind", [Named, Batched])
+@pytest.mark.parametrize(
+    ("event", "shape"),
+    [
+        ("(3,)", ()), ("(3,)", (1,)), ("(3,) ", (1,)), ("(3,)", (2, 3)), ("(2, 3)", (1, 3)),
+        ("(2, 3)", (2, 1)), ("()", (3,)),
+    ],
+)  # fmt: skip
+def test_an_example_of_another_shape_than_a_draw_is_refused(kind, event, shape):
+    joint = kind({"z": tfd.Normal(0.0, 1.0), "x": OF_A_SHAPE[event]})
+    message = f"'x' must have the shape of one draw of it, {event.strip()}, but has {shape}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Model(joint, "x", example=np.zeros(shape, np.float32))
+
+
+def test_the_shape_of_a_part_may_follow_from_another_observed_one():
+    """As many values as u has above zero; a draw of u has another number of them than the data."""
+
+    def counted(u, z):
+        size = tf.reduce_max(tf.reduce_sum(tf.cast(u > 0, tf.int32), -1))
+        return tfd.Independent(tfd.Normal(z[..., tf.newaxis] + tf.zeros([size]), 1.0), 1)
+
+    few = tfd.Sample(tfd.Normal(-9.0, 1.0), 3)
+    joint = Named({"u": few, "z": tfd.Normal(0.0, 1.0), "x": counted})
+    x = {"u": np.float32([1.0, 1.0, -1.0]), "x": np.float32([0.3, -0.2])}
+    model = Model(joint, ("u", "x"), example=x)
+    found = model.log_terms({"z": tf.zeros([1, 1])}, {n: v[np.newaxis] for n, v in x.items()})
+    assert found["x"][0, 0] == pytest.approx(stats.norm.logpdf(x["x"]).sum(), abs=1e-5)
+
+
+def test_latent_parts_whose_draws_have_an_axis_that_is_no_event_are_refused():
+    """Densities are right: an axis of one entry is broadcast. Draws of the prior have it."""
+    parts = {"z": tfd.Normal([0.0], 1.0), "x": lambda z: tfd.Normal(z, 1.0)}
+    with pytest.raises(ValueError, match=r"'z' must be drawn with .* \(1, 8\), but .* \(1, 8, 1\)"):
+        Model(Named(parts), "x", example=0.0)
+    below = {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, [1.0])}
+    assert Model(Named(below), "x", example=0.0).num_numbers == 1
 
 
 def test_a_posterior_with_another_event_shape_is_refused():

@@ -38,12 +38,18 @@ def _num_draws(parts):
     return tf.shape(tf.nest.flatten(parts)[0])[0]
 
 
-def _made(distribution, top):
-    """{dotted name: distribution} of one draw of a joint distribution; of others, themselves."""
+def _made(distribution, top, given=()):
+    """{dotted name: distribution} of one draw of a joint distribution; of others, themselves.
+
+    Args:
+      distribution: `tfd.Distribution`.
+      top: names of its parts.
+      given: {name: value} of parts that are not drawn.
+    """
     if not isinstance(distribution, tfd.JointDistribution):
         return {top[0]: distribution}
     with joint_checks.users_code("a draw of the model", joint_checks.SAMPLE):
-        made = entries(distribution.sample_distributions(seed=(0, 0))[0], top)
+        made = entries(distribution.sample_distributions(seed=(0, 0), **dict(given))[0], top)
     found = {}
     for name, part in made.items():
         inner = isinstance(part, tfd.JointDistribution)
@@ -79,6 +85,7 @@ class JointDensity:
             example, self._observed_dtypes(), missing=self.missing
         )
         self.made = _made(joint, self.names)
+        self._check_examples()
         supports = {
             name: discrete.support(self.made[name]) for name in latents if name in self.made
         }
@@ -95,6 +102,24 @@ class JointDensity:
                     f"own. Write its parts into the outer one."
                 )
         return {name: tf.as_dtype(dtypes[name]).as_numpy_dtype for name in self.observed}
+
+    def _check_examples(self):
+        """Refuse values of another shape than a draw has, which densities would broadcast."""
+        example = {name: tf.constant(value) for name, value in self.observations.example.items()}
+        for name, value in example.items():
+            shapes = self._draw_shapes(self.made[name])
+            if not any(shape.is_compatible_with(value.shape) for shape in shapes):
+                # The sizes may follow from other observed parts.
+                others = {other: example[other] for other in example if other != name}
+                shapes = self._draw_shapes(_made(self.joint, self.names, others)[name])
+                joint_checks.example_shape(name, tuple(value.shape), shapes)
+
+    def _draw_shapes(self, distribution):
+        """Of a value of one draw: with the batch shape where that is a plate, and where it is not,
+        as the event alone too; whether it can be none is seen by the densities."""
+        event, batch = distribution.event_shape, distribution.batch_shape
+        shapes = [batch.concatenate(event)]
+        return shapes if self.joint.use_vectorized_map else [event, *shapes]
 
     def _pin(self, latents):
         joint_checks.some_continuous(latents, self.sum.names)

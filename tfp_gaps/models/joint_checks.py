@@ -69,6 +69,16 @@ def missing(how):
     return how is not None
 
 
+def example_shape(name, found, shapes):
+    """Refuse an example whose shape is none of those of a draw, the first of which is said."""
+    if not any(shape.is_compatible_with(found) for shape in shapes):
+        raise ValueError(
+            f"the example of {name!r} must have the shape of one draw of it, {shapes[0]}, but has "
+            f"{found}: values would be counted several times, or not at all. Give a value of the "
+            f"whole part, or write the part so that it has the shape of the data."
+        )
+
+
 def target(prior, is_distribution, log_likelihood):
     """Refuse what has no density, or a density for each member of a batch."""
     needed = ("event_shape", "dtype", "unnormalized_log_prob")
@@ -157,6 +167,7 @@ def prepared(model):
     support(model)
     shapes(model)
     if hasattr(model._density, "all_terms"):  # of a joint distribution
+        _drawn_shapes(model)
         _whole_sums(model)
         _data_measure(model)
         _left_out(model)
@@ -213,6 +224,28 @@ def _integral(distribution):
     log_det = bijector.forward_log_det_jacobian(free, event_ndims=free.shape.rank - 1)
     log_density = distribution.log_prob(tf.constant(draws.numpy())) + log_det
     return coordinates.excess(tf.reshape(free, [_NUM_DRAWS, -1]), log_density)
+
+
+def _drawn_shapes(model):
+    """Refuse latent parts whose draws have axes that their densities broadcast away.
+
+    AutoBatched joint distributions take them for axes of the event.
+    """
+    if model.joint.use_vectorized_map:
+        return
+    try:
+        parts, _ = model._density.simulate(_NUM_CHECKED, 0)
+    except Exception:  # whatever the user's code raises, it raises again where draws are needed
+        return
+    for name, event in _events(model).items():
+        expected = (1, _NUM_CHECKED, *event)
+        if tuple(parts[name].shape) != expected:
+            raise ValueError(
+                f"latent part {name!r} must be drawn with shape [1, draws, *event] = {expected}, "
+                f"but is drawn with {tuple(parts[name].shape)}: its parameters have axes that "
+                f"belong to no event. Leave these out, such as 0.0 for [0.0], or use an "
+                f"AutoBatched joint distribution."
+            )
 
 
 def _whole_sums(model):
