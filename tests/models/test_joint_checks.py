@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from tfp_gaps._tensorflow import tf, tfp
-from tfp_gaps.measuring import Effort, measure
+from tfp_gaps.measuring import Effort, measure, upper_bound
 from tfp_gaps.models.densities import sample
 from tfp_gaps.models.joint import Model
 
@@ -20,7 +20,7 @@ FEW = Effort(num_samples=1000, search_steps=50, num_chains=0)
 HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
 Named, Batched = tfd.JointDistributionNamed, tfd.JointDistributionNamedAutoBatched
 KERNEL, POINTS = tfp.math.psd_kernels.ExponentiatedQuadratic(), np.float32([[0.0], [1.0]])
-EYE = tf.eye(3)
+EYE, PRIOR = tf.eye(3), tfd.Normal(0.0, 1.0)
 
 
 # --- products -------------------------------------------------------------------------------------
@@ -452,6 +452,38 @@ def test_latent_parts_whose_draws_have_an_axis_that_is_no_event_are_refused():
         Model(Named(parts), "x", example=0.0)
     below = {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, [1.0])}
     assert Model(Named(below), "x", example=0.0).num_numbers == 1
+
+
+MIXING = {
+    "centres": lambda z, x: -((x - tf.reduce_mean(x, 1, keepdims=True) - z) ** 2),
+    "reads the first": lambda z, x: -((x[0, 0] - z) ** 2),
+    "reverses": lambda z, x: -((tf.reverse(x, [1]) - z) ** 2),
+    "spoils one": lambda z, x: -((x + tf.one_hot(1, tf.shape(x)[1]) * x[:, -1:] - z) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_a_model_that_mixes_data_is_refused_though_its_example_does_not_show_it(name):
+    """In a measurement, and in a bound from above."""
+    model, x = Model.from_log_density(PRIOR, MIXING[name], example=0.3), [-2.0, 0.0, 2.0, 5.0]
+    with pytest.raises(ValueError, match=r"of datum \d must be the same whatever .* mixes them"):
+        measure(model, lambda x: tfd.Normal(0.5 * x, 0.7), x, seed=0, effort=FEW)
+    effort = Effort(search_steps=5, num_chains=2, num_temperatures=2)
+    with pytest.raises(ValueError, match="mixes them"):
+        upper_bound(model, {"z": tf.zeros([1, 4])}, x, seed=0, effort=effort)
+
+
+def test_a_norm_over_observed_values_of_all_data_is_refused():
+    def normed(u):
+        axes = list(range(u.shape.rank))
+        spread = tf.sqrt(tf.math.reduce_variance(u, axes, keepdims=True) + 1e-3)
+        return (u - tf.reduce_mean(u, axes, keepdims=True)) / spread
+
+    joint = Named({"u": PRIOR, "z": lambda u: tfd.Normal(normed(u), 1.0), "x": PRIOR})
+    x = {"u": np.float32([3.0, 4.0, 5.0, 6.0]), "x": np.zeros(4, np.float32)}
+    q = lambda x: tfd.Normal(0.5 * x["u"], 0.7)  # noqa: E731
+    with pytest.raises(ValueError, match="datum 0 must be the same whatever .* mixes them"):
+        measure(Model(joint, ("u", "x"), example={"u": 0.3, "x": 0.5}), q, x, seed=0, effort=FEW)
 
 
 def test_a_posterior_with_another_event_shape_is_refused():

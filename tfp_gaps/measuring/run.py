@@ -71,6 +71,8 @@ class Run:
             weights, rounded, parts = self._weights(
                 draw, select(x, slice(first, end)), _seed(self.seed, first), "the posterior"
             )
+            if first == 0:
+                joint_checks.unmixed(self.model, parts, select(x, slice(first, end)))
             if len(weights) == len(parts[self.model.latents[0]]) and end - first == num_data(x):
                 self.draws = Draws(
                     {name: part.numpy() for name, part in parts.items()},

@@ -12,13 +12,13 @@ import numpy as np
 
 from tfp_gaps._tensorflow import faulty_product, tf, tfp
 from tfp_gaps.models import coordinates
-from tfp_gaps.models.observations import real_array
+from tfp_gaps.models.observations import num_data, real_array
 
 tfd = tfp.distributions
 
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 _LARGEST_ROUNDING, _NOTABLE_ROUNDING = 0.1, 0.01  # nats
-_NUM_DRAWS, _NUM_CHECKED = 4000, 8
+_NUM_DRAWS, _NUM_CHECKED, _NUM_ALONE = 4000, 8, 5
 
 _SHAPES = (
     "Densities must have the shape [draws, data]: use an AutoBatched joint distribution, or "
@@ -397,6 +397,36 @@ def part_shapes(model, parts, draws, data):
                 f"but drew {tuple(parts[name].shape)}. Give it the event shape of the model's "
                 f"part, with tfd.Independent or tfd.Sample where that has axes."
             )
+
+
+def unmixed(model, parts, x):
+    """Refuse densities of a draw and datum that change with what stands beside them.
+
+    A model is made with one example, which is the same for all data: only data that differ tell,
+    of which a handful is looked at, each alone with one draw.
+    """
+    data = np.unique(np.linspace(0, num_data(x) - 1, _NUM_ALONE).astype(int))
+    parts = {name: tf.gather(part[:_NUM_ALONE], data, axis=1) for name, part in parts.items()}
+    x = model.select(x, data)
+    beside, sizes = _total(model, parts, x)
+    for index, datum in enumerate(data):
+        draw = index % len(beside)
+        one = {n: part[draw : draw + 1, index : index + 1] for n, part in parts.items()}
+        alone, _ = _total(model, one, model.select(x, slice(index, index + 1)))
+        limit = 1e-3 + 1e-4 * sizes[draw, index]
+        if not abs(alone[0, 0] - beside[draw, index]) < limit:
+            raise ValueError(
+                f"ln p(x, z) of datum {datum} must be the same whatever stands beside it, but is "
+                f"{alone[0, 0]:.6g} alone, and {beside[draw, index]:.6g} beside other draws and "
+                f"data: the model mixes them. Reduce over axes of the event only, and normalise by "
+                f"constants, not by averages over the data."
+            )
+
+
+def _total(model, parts, x):
+    """ln p(x, z), and the sum of the sizes of its terms, by which it is rounded: [draws, data]."""
+    terms = [np.asarray(t, np.float64) for t in model.log_terms(parts, x).values()]
+    return sum(terms), sum(map(np.abs, terms))
 
 
 def _same_precision(name, found, expected):
