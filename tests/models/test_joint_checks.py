@@ -12,6 +12,7 @@ from scipy import stats
 
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.measuring import Effort, measure, upper_bound
+from tfp_gaps.models import joint_checks
 from tfp_gaps.models.densities import sample
 from tfp_gaps.models.joint import Model
 
@@ -496,6 +497,59 @@ def test_a_posterior_with_another_event_shape_is_refused():
             seed=0,
             effort=FEW,
         )
+
+
+# --- supports -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Named, Batched])
+@pytest.mark.parametrize(
+    ("part", "u"),
+    [
+        (lambda u: tfd.Uniform(0.0, u), 4.0),
+        (lambda u: tfd.Uniform(0.0, u), 0.99),
+        (lambda u: tfd.Uniform(u, 9.0), 0.9),
+        (lambda u: tfd.Pareto(2.0, u), 2.0),
+    ],
+)
+def test_a_support_that_observed_values_move_is_refused_and_that_of_the_example_is_right(
+    kind, part, u
+):
+    joint = kind({"u": tfd.Gamma(2.0, 1.0), "z": part, "x": lambda z: tfd.Normal(z, 0.5)})
+    model = Model(joint, ("u", "x"), example={"u": 1.0, "x": 0.0})
+    q = lambda x: tfd.Uniform(tf.fill([len(x["u"])], 0.1), 0.9)  # noqa: E731
+    x = {"u": np.float32([1.0, u, 1.0]), "x": np.zeros(3, np.float32)}
+    with pytest.raises(ValueError, match="'z' must have the same support .* at datum 1 is not"):
+        measure(model, q, x, seed=0, effort=FEW)
+    joint_checks.same_support(model, model.select(x, [0, 2]))
+
+
+def test_the_evidence_is_right_where_the_support_is_that_of_the_example():
+    """ln p(u, x) = ln p(u) + ln [F(2 (1 - x)) - F(-2 x)] for z ~ U(0, u), x ~ N(z, 1 / 4), u = 1"""
+    parts = {"z": lambda u: tfd.Uniform(0.0, u), "x": lambda z: tfd.Normal(z, 0.5)}
+    joint = Named({"u": tfd.Gamma(2.0, 1.0), **parts})
+    model = Model(joint, ("u", "x"), example={"u": 1.0, "x": 0.0})
+    x = {"u": np.float32([1.0]), "x": np.float32([0.3])}
+    found = measure(model, lambda x: tfd.Uniform(0.0, x["u"]), x, seed=0, effort=FEW)
+    exact = stats.gamma(2).logpdf(1.0) + np.log(np.diff(stats.norm.cdf([-0.6, 1.4])))[0]
+    assert abs(found.bounds["IWAE"][0] - exact) < 5 * found.errors["IWAE"][0] + 1e-3
+
+
+MOVED = {
+    "a normal": lambda u: tfd.Normal(u, 1.0),
+    "a scale": lambda u: tfd.Gamma(u, 1.0),
+    "a bijector, not its range": lambda u: tfd.TransformedDistribution(
+        tfd.Normal(0.0, 1.0), tfb.Chain([tfb.Exp(), tfb.Shift(u)])
+    ),
+    "a covariance that rounding spoils": lambda u: tfd.WishartTriL(4.0 + u, tf.eye(2)),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_part_that_observed_values_move_within_its_support_is_not_refused(name):
+    joint = Named({"u": tfd.Gamma(2.0, 1.0), "z": MOVED[name], "x": PRIOR})
+    model = Model(joint, ("u", "x"), example={"u": 1.0, "x": 0.0})
+    joint_checks.same_support(model, {"u": np.float32([0.5, 4.0]), "x": np.zeros(2, np.float32)})
 
 
 # --- numbers --------------------------------------------------------------------------------------

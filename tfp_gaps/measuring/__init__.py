@@ -231,8 +231,8 @@ def measure(
 
     Raises:
       ValueError: as `Model.data`, `Model.draw` and `Effort`, for densities that are not finite or
-        are rounded by more than 0.1 nats or mix data, and for evidence of another length or below
-        the ELBO.
+        are rounded by more than 0.1 nats or mix data, for data that change the support of a latent
+        part, and for evidence of another length or below the ELBO.
 
     Warns:
       RuntimeWarning: where the evidence cannot be trusted by its `Diagnostics`, is rounded by more
@@ -294,7 +294,8 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
       (float64 [data], standard errors over chains [data]).
 
     Raises:
-      ValueError: as `Model.data`, and for densities that mix data.
+      ValueError: as `Model.data`, for densities that mix data, and for data that change the support
+        of a latent part.
 
     >>> joint = tfd.JointDistributionNamedAutoBatched(
     ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})

@@ -123,16 +123,24 @@ class JointDensity:
 
     def _pin(self, latents):
         joint_checks.some_continuous(latents, self.sum.names)
-        pins = {name: tf.constant(value) for name, value in self.observations.example.items()}
-        pins |= {name: tf.constant(values[0]) for name, values in self.sum.values.items()}
+        example = {name: tf.constant(value) for name, value in self.observations.example.items()}
         advice = joint_checks.NESTED if self._has_inner() else joint_checks.SAMPLE
         with joint_checks.users_code("the model", advice):
-            pinned = self.joint.experimental_pin(**pins)
+            pinned = self._pinned(example)
             self.parts = Parts(pinned.event_shape, latents)
             self.dtypes = by_name(pinned.dtype, latents)
         joint_checks.latents(self)
         with joint_checks.users_code("the default bijector", joint_checks.TRANSFORM):
             self.bijector = pinned.experimental_default_event_space_bijector()
+
+    def _pinned(self, x):
+        """What is left of the joint distribution for q, at x of one datum."""
+        discrete = {name: tf.constant(values[0]) for name, values in self.sum.values.items()}
+        return self.joint.experimental_pin(**x, **discrete)
+
+    def bijector_at(self, x):
+        """The default bijector at x of one datum, {name: tensor [*event]}."""
+        return self._pinned(x).experimental_default_event_space_bijector()
 
     def _has_inner(self):
         return any(map(tf.nest.is_nested, entries(self.joint.dtype, self.names).values()))
@@ -161,10 +169,14 @@ class JointDensity:
             return entries(self.joint.log_prob_parts(**self._values(parts, x)), self.names)
 
     @property
+    def is_conditional(self):
+        """Whether some z comes after some x, on which it may depend."""
+        return bool(set(self.names[: -len(self.observed)]) & set(self.observed))
+
+    @property
     def has_prior(self):
         """Whether p(z) stands apart from p(x | z): nothing is summed, and no z comes after x."""
-        first = self.names[: -len(self.observed)]
-        return not self.sum.names and not set(first) & set(self.observed)
+        return not self.sum.names and not self.is_conditional
 
     def draw_prior(self, num_draws, seed):
         """Draws of z, {name: [1, draws, *event]}."""
@@ -199,7 +211,7 @@ class LikelihoodDensity:
       example: value of x of one datum, or {name: value}; None if the likelihood holds its data.
     """
 
-    missing = False
+    missing = is_conditional = False
 
     def __init__(self, prior, log_likelihood, example):
         self.joint, self._likelihood = prior, log_likelihood

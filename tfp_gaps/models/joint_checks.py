@@ -19,6 +19,7 @@ tfd = tfp.distributions
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 _LARGEST_ROUNDING, _NOTABLE_ROUNDING = 0.1, 0.01  # nats
 _NUM_DRAWS, _NUM_CHECKED, _NUM_ALONE = 4000, 8, 5
+_ENDS = np.float64([[[-8.0]], [[-3.0]], [[3.0]], [[8.0]]])  # unconstrained numbers
 
 _SHAPES = (
     "Densities must have the shape [draws, data]: use an AutoBatched joint distribution, or "
@@ -381,6 +382,65 @@ def _products(model):
         return
     if fault:
         raise ValueError(f"the model {fault}")
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+def same_support(model, x):
+    """Refuse data at which a latent part has another support than at the example.
+
+    The unconstrained numbers are those of the example. What one bijector gives near the ends of
+    its range must be in the range of the other; they may differ otherwise.
+    """
+    density = model._density
+    if not density.is_conditional:
+        return
+    numbers = np.concatenate([np.repeat(_ENDS, model.num_numbers, -1), _probe_numbers(model, 4, 1)])
+    free, at_example = model._free(tf.constant(numbers, model._dtype)), density.bijector
+
+    def agrees(row):
+        at_datum = density.bijector_at(row)
+        return tf.logical_and(
+            _reaches(at_example, at_datum.forward(free), at_datum),
+            _reaches(at_datum, at_example.forward(free), at_example),
+        )
+
+    rows = {name: tf.constant(value) for name, value in density.observations.by_name(x).items()}
+    with users_code("the default bijector at the data", TRANSFORM), coordinates.measured():
+        found = tf.vectorized_map(agrees, rows).numpy()
+    if not found.all():
+        datum, part = np.argwhere(~found)[0]
+        raise ValueError(
+            f"latent part {model._parts.flat[part]!r} must have the same support for all data, but "
+            f"that at datum {datum} is not that at the example: unconstrained numbers would not "
+            f"reach all of it. Write it as a transform of a part whose support is fixed, such as "
+            f"u * a with a between 0 and 1."
+        )
+
+
+def _reaches(bijector, values, own):
+    """Whether values [draws, 1, *event] are in a bijector's range, bool [arrays].
+
+    Values that the bijector which made them, `own`, does not give again are lost to rounding.
+    """
+    found = _gives_again(bijector, values) | ~_gives_again(own, values)
+    return tf.reduce_all(found, 0)
+
+
+def _gives_again(bijector, values):
+    """Whether values are those of their own unconstrained numbers, bool [draws, arrays]."""
+
+    def unknown(values):  # to the bijector, which remembers tensors
+        return tf.nest.map_structure(tf.identity, values)
+
+    again = bijector.forward(unknown(bijector.inverse(unknown(values))))
+    columns = []
+    for one, other in zip(tf.nest.flatten(again), tf.nest.flatten(values), strict=True):
+        rest = list(range(1, other.shape.rank))
+        limit = 1e-2 * (1e-3 + tf.reduce_max(tf.abs(other), rest))
+        columns.append(tf.reduce_max(tf.abs(one - other), rest) <= limit)
+    return tf.stack(columns, -1)
 
 
 # --- densities ------------------------------------------------------------------------------------
