@@ -1,6 +1,6 @@
 """The one place where TensorFlow is imported and configured.
 
-Five settings matter to results, speed or stored outputs, so they are made once, here:
+Six settings matter to results, speed or stored outputs, so they are made once, here:
 
 * native log lines at import (factory registration, missing drivers) would land in the chapters;
 * memory growth lets several kernels share one GPU;
@@ -13,6 +13,10 @@ Five settings matter to results, speed or stored outputs, so they are made once,
   out of reach are refused before they run (`faulty_product`).
   (Without oneDNN, TF_ENABLE_ONEDNN_OPTS=0, training a VAE takes 10 to 25 % longer, an uncompiled
   training step of a state-space model 0 to 10 %, a filter that proposes from a network 10 to 18 %.)
+* `tf.vectorized_map`, and so every AutoBatched joint distribution, pads with zeros whatever the
+  value in `tf.pad(..., constant_values=...)`, and shifts `tf.roll(..., axis=-1)` along another
+  axis: draws of `tfd.LKJ` and `tfd.CholeskyLKJ` were wrong there, and so was whatever a user's own
+  model pads or rolls. Both are converted anew.
 
 TensorFlow Probability 0.25 is written for Keras 2, hence ``tf_keras``.
 """
@@ -59,6 +63,7 @@ with _native_stderr_silenced():
     import tf_keras as tfk
     from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
     from tensorflow.python.ops import gen_linalg_ops, gen_math_ops
+    from tensorflow.python.ops.parallel_for import pfor
     from tensorflow.python.util import _pywrap_util_port
 
     # Listing devices and compiling once start the runtimes, whose greetings belong to the same
@@ -223,6 +228,25 @@ def _is_spoilt(operation):
         return _REWRITTEN not in operation.name
     return left >= 4 and left > right
 
+
+def _padded(rows):
+    """`tf.pad` of all rows of a `tf.vectorized_map`, with its value, which TensorFlow leaves out.
+
+    `unstacked_input` refuses a value for each row, of which TensorFlow then makes a loop.
+    """
+    values, paddings, value = rows.stacked_input(0), *map(rows.unstacked_input, (1, 2))
+    paddings = tf.pad(paddings, [[1, 0], [0, 0]])
+    return pfor.wrap(tf.pad(values, paddings, constant_values=value), True)
+
+
+def _rolled(rows):
+    """`tf.roll` of all rows: an axis that counts from the end is the same with one more in front,
+    but TensorFlow moves it too."""
+    values, shift, axis = rows.stacked_input(0), *map(rows.unstacked_input, (1, 2))
+    return pfor.wrap(tf.roll(values, shift, tf.where(axis < 0, axis, axis + 1)), True)
+
+
+pfor._pfor_converter_registry |= {"PadV2": _padded, "Roll": _rolled}
 
 tf.config.experimental.enable_tensor_float_32_execution(False)
 # Bounds compile anew for each model and network they are given, which is meant; TensorFlow's

@@ -1,6 +1,7 @@
 """What `measuring` refuses, and that what it does not refuse gets no bound above ln p(x)."""
 
 import inspect
+import re
 import subprocess
 import sys
 import warnings
@@ -10,7 +11,9 @@ import pytest
 from scipy import stats
 
 from tfp_gaps._tensorflow import tf, tfp
-from tfp_gaps.measuring import Effort, measure
+from tfp_gaps.measuring import Effort, measure, upper_bound
+from tfp_gaps.models import joint_checks
+from tfp_gaps.models.densities import sample
 from tfp_gaps.models.joint import Model
 
 tfd, tfb = tfp.distributions, tfp.bijectors
@@ -18,7 +21,7 @@ FEW = Effort(num_samples=1000, search_steps=50, num_chains=0)
 HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
 Named, Batched = tfd.JointDistributionNamed, tfd.JointDistributionNamedAutoBatched
 KERNEL, POINTS = tfp.math.psd_kernels.ExponentiatedQuadratic(), np.float32([[0.0], [1.0]])
-EYE = tf.eye(3)
+EYE, PRIOR = tf.eye(3), tfd.Normal(0.0, 1.0)
 
 
 # --- products -------------------------------------------------------------------------------------
@@ -45,6 +48,43 @@ for n, k, m in rng.integers(1, 40, [40, 3]):
 def test_products_of_rank_four_are_right_however_they_are_written():
     """oneDNN overwrites memory there, which ends the process: hence one of its own."""
     subprocess.run([sys.executable, "-c", PRODUCTS], check=True, timeout=300)
+
+
+# --- one draw or many -----------------------------------------------------------------------------
+
+ROWS = {
+    "pad": lambda row: tf.pad(row, [[1, 0], [0, 2]], constant_values=3.0),
+    "pad with zeros": lambda row: tf.pad(row, [[1, 0], [0, 2]]),
+    "pad with a value of the row": lambda row: tf.pad(row, [[0, 1], [0, 0]], "CONSTANT", row[0, 0]),
+    "pad, int64": lambda row: tf.pad(row, tf.constant([[1, 0], [0, 2]], tf.int64), "CONSTANT", 3.0),
+    "roll the last axis": lambda row: tf.roll(row, 1, -1),
+    "roll two axes": lambda row: tf.roll(row, [1, 2], [0, -1]),
+    "roll by a number of the row": lambda row: tf.roll(row, tf.cast(row[0, 1], tf.int32), -1),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_of_a_vectorised_map_are_those_of_a_loop(name):
+    rows = tf.reshape(tf.range(24.0), [4, 2, 3])
+    expected = np.stack([ROWS[name](row) for row in rows])
+    np.testing.assert_array_equal(tf.vectorized_map(ROWS[name], rows), expected)
+
+
+def test_correlations_are_drawn_as_they_are_distributed():
+    """Each has the variance 1 / (2 c + size - 1), and those of a row are uncorrelated."""
+    joint = Batched(
+        {
+            "z": tfd.LKJ(3, 2.0),
+            "c": tfd.CholeskyLKJ(3, 2.0),
+            "x": lambda z, c: tfd.Normal(z[0, 1] + 2 * z[0, 2] + c[0, 0], 0.3),
+        }
+    )
+    found = {name: value[0].numpy() for name, value in sample(joint, [1, 500], 0).items()}
+    assert found["x"].mean() == pytest.approx(1.0, abs=0.2)
+    assert found["x"].var() == pytest.approx(5 / 6 + 0.09, rel=0.25)
+    for name in ("z", "c"):
+        assert found[name][:, 1:, 0].var(0) == pytest.approx([1 / 6, 1 / 6], rel=0.25)
+    np.testing.assert_allclose(np.sum(found["c"] ** 2, -1), 1.0, atol=1e-5)
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -368,6 +408,85 @@ def test_densities_that_are_not_draws_by_data_are_refused(parts, message):
         Model(Named(parts()), "x", example=0.0)
 
 
+OF_A_SHAPE = {
+    "(3,)": lambda z: tfd.Sample(tfd.Normal(z, 1.0), 3),
+    "(3,) ": lambda z: tfd.MultivariateNormalDiag(z[..., tf.newaxis] * tf.ones(3), tf.ones(3)),
+    "(2, 3)": lambda z: tfd.Sample(tfd.Normal(z, 1.0), [2, 3]),
+    "()": lambda z: tfd.Normal(z, 1.0),
+}
+
+
+@pytest.mark.parametrize("kind", [Named, Batched])
+@pytest.mark.parametrize(
+    ("event", "shape"),
+    [
+        ("(3,)", ()), ("(3,)", (1,)), ("(3,) ", (1,)), ("(3,)", (2, 3)), ("(2, 3)", (1, 3)),
+        ("(2, 3)", (2, 1)), ("()", (3,)),
+    ],
+)  # fmt: skip
+def test_an_example_of_another_shape_than_a_draw_is_refused(kind, event, shape):
+    joint = kind({"z": tfd.Normal(0.0, 1.0), "x": OF_A_SHAPE[event]})
+    message = f"'x' must have the shape of one draw of it, {event.strip()}, but has {shape}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Model(joint, "x", example=np.zeros(shape, np.float32))
+
+
+def test_the_shape_of_a_part_may_follow_from_another_observed_one():
+    """As many values as u has above zero; a draw of u has another number of them than the data."""
+
+    def counted(u, z):
+        size = tf.reduce_max(tf.reduce_sum(tf.cast(u > 0, tf.int32), -1))
+        return tfd.Independent(tfd.Normal(z[..., tf.newaxis] + tf.zeros([size]), 1.0), 1)
+
+    few = tfd.Sample(tfd.Normal(-9.0, 1.0), 3)
+    joint = Named({"u": few, "z": tfd.Normal(0.0, 1.0), "x": counted})
+    x = {"u": np.float32([1.0, 1.0, -1.0]), "x": np.float32([0.3, -0.2])}
+    model = Model(joint, ("u", "x"), example=x)
+    found = model.log_terms({"z": tf.zeros([1, 1])}, {n: v[np.newaxis] for n, v in x.items()})
+    assert found["x"][0, 0] == pytest.approx(stats.norm.logpdf(x["x"]).sum(), abs=1e-5)
+
+
+def test_latent_parts_whose_draws_have_an_axis_that_is_no_event_are_refused():
+    """Densities are right: an axis of one entry is broadcast. Draws of the prior have it."""
+    parts = {"z": tfd.Normal([0.0], 1.0), "x": lambda z: tfd.Normal(z, 1.0)}
+    with pytest.raises(ValueError, match=r"'z' must be drawn with .* \(1, 8\), but .* \(1, 8, 1\)"):
+        Model(Named(parts), "x", example=0.0)
+    below = {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, [1.0])}
+    assert Model(Named(below), "x", example=0.0).num_numbers == 1
+
+
+MIXING = {
+    "centres": lambda z, x: -((x - tf.reduce_mean(x, 1, keepdims=True) - z) ** 2),
+    "reads the first": lambda z, x: -((x[0, 0] - z) ** 2),
+    "reverses": lambda z, x: -((tf.reverse(x, [1]) - z) ** 2),
+    "spoils one": lambda z, x: -((x + tf.one_hot(1, tf.shape(x)[1]) * x[:, -1:] - z) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_a_model_that_mixes_data_is_refused_though_its_example_does_not_show_it(name):
+    """In a measurement, and in a bound from above."""
+    model, x = Model.from_log_density(PRIOR, MIXING[name], example=0.3), [-2.0, 0.0, 2.0, 5.0]
+    with pytest.raises(ValueError, match=r"of datum \d must be the same whatever .* mixes them"):
+        measure(model, lambda x: tfd.Normal(0.5 * x, 0.7), x, seed=0, effort=FEW)
+    effort = Effort(search_steps=5, num_chains=2, num_temperatures=2)
+    with pytest.raises(ValueError, match="mixes them"):
+        upper_bound(model, {"z": tf.zeros([1, 4])}, x, seed=0, effort=effort)
+
+
+def test_a_norm_over_observed_values_of_all_data_is_refused():
+    def normed(u):
+        axes = list(range(u.shape.rank))
+        spread = tf.sqrt(tf.math.reduce_variance(u, axes, keepdims=True) + 1e-3)
+        return (u - tf.reduce_mean(u, axes, keepdims=True)) / spread
+
+    joint = Named({"u": PRIOR, "z": lambda u: tfd.Normal(normed(u), 1.0), "x": PRIOR})
+    x = {"u": np.float32([3.0, 4.0, 5.0, 6.0]), "x": np.zeros(4, np.float32)}
+    q = lambda x: tfd.Normal(0.5 * x["u"], 0.7)  # noqa: E731
+    with pytest.raises(ValueError, match="datum 0 must be the same whatever .* mixes them"):
+        measure(Model(joint, ("u", "x"), example={"u": 0.3, "x": 0.5}), q, x, seed=0, effort=FEW)
+
+
 def test_a_posterior_with_another_event_shape_is_refused():
     joint = Batched({"z": tfd.Sample(tfd.Normal(0.0, 1.0), 2), "x": tfd.Normal(0.0, 1.0)})
     with pytest.raises(ValueError, match=r"draw 'z' with shape .* = \(1000, 3, 2\)"):
@@ -378,6 +497,59 @@ def test_a_posterior_with_another_event_shape_is_refused():
             seed=0,
             effort=FEW,
         )
+
+
+# --- supports -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Named, Batched])
+@pytest.mark.parametrize(
+    ("part", "u"),
+    [
+        (lambda u: tfd.Uniform(0.0, u), 4.0),
+        (lambda u: tfd.Uniform(0.0, u), 0.99),
+        (lambda u: tfd.Uniform(u, 9.0), 0.9),
+        (lambda u: tfd.Pareto(2.0, u), 2.0),
+    ],
+)
+def test_a_support_that_observed_values_move_is_refused_and_that_of_the_example_is_right(
+    kind, part, u
+):
+    joint = kind({"u": tfd.Gamma(2.0, 1.0), "z": part, "x": lambda z: tfd.Normal(z, 0.5)})
+    model = Model(joint, ("u", "x"), example={"u": 1.0, "x": 0.0})
+    q = lambda x: tfd.Uniform(tf.fill([len(x["u"])], 0.1), 0.9)  # noqa: E731
+    x = {"u": np.float32([1.0, u, 1.0]), "x": np.zeros(3, np.float32)}
+    with pytest.raises(ValueError, match="'z' must have the same support .* at datum 1 is not"):
+        measure(model, q, x, seed=0, effort=FEW)
+    joint_checks.same_support(model, model.select(x, [0, 2]))
+
+
+def test_the_evidence_is_right_where_the_support_is_that_of_the_example():
+    """ln p(u, x) = ln p(u) + ln [F(2 (1 - x)) - F(-2 x)] for z ~ U(0, u), x ~ N(z, 1 / 4), u = 1"""
+    parts = {"z": lambda u: tfd.Uniform(0.0, u), "x": lambda z: tfd.Normal(z, 0.5)}
+    joint = Named({"u": tfd.Gamma(2.0, 1.0), **parts})
+    model = Model(joint, ("u", "x"), example={"u": 1.0, "x": 0.0})
+    x = {"u": np.float32([1.0]), "x": np.float32([0.3])}
+    found = measure(model, lambda x: tfd.Uniform(0.0, x["u"]), x, seed=0, effort=FEW)
+    exact = stats.gamma(2).logpdf(1.0) + np.log(np.diff(stats.norm.cdf([-0.6, 1.4])))[0]
+    assert abs(found.bounds["IWAE"][0] - exact) < 5 * found.errors["IWAE"][0] + 1e-3
+
+
+MOVED = {
+    "a normal": lambda u: tfd.Normal(u, 1.0),
+    "a scale": lambda u: tfd.Gamma(u, 1.0),
+    "a bijector, not its range": lambda u: tfd.TransformedDistribution(
+        tfd.Normal(0.0, 1.0), tfb.Chain([tfb.Exp(), tfb.Shift(u)])
+    ),
+    "a covariance that rounding spoils": lambda u: tfd.WishartTriL(4.0 + u, tf.eye(2)),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_part_that_observed_values_move_within_its_support_is_not_refused(name):
+    joint = Named({"u": tfd.Gamma(2.0, 1.0), "z": MOVED[name], "x": PRIOR})
+    model = Model(joint, ("u", "x"), example={"u": 1.0, "x": 0.0})
+    joint_checks.same_support(model, {"u": np.float32([0.5, 4.0]), "x": np.zeros(2, np.float32)})
 
 
 # --- numbers --------------------------------------------------------------------------------------

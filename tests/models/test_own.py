@@ -88,6 +88,14 @@ WRONG = {
         {"transition": lambda self, z, u: normal(z - tf.reduce_mean(z, 0), tf.ones(2))},
         r"model.transition\(z, u\) must treat each draw and sequence alone",
     ),
+    "mixed but for the last of both": (
+        {
+            "transition": lambda self, z, u: normal(
+                tf.concat([tf.reduce_sum(z, -2, keepdims=True), z[..., 1:, :]], -2), tf.ones(2)
+            )
+        },
+        r"model.transition\(z, u\) must treat each draw and sequence alone",
+    ),
     "float64": (
         {"initial": lambda self: normal(tf.zeros(2, tf.float64), tf.ones(2, tf.float64))},
         r"the mean of model.initial\(\) must be float32, but is float64",

@@ -231,7 +231,8 @@ def measure(
 
     Raises:
       ValueError: as `Model.data`, `Model.draw` and `Effort`, for densities that are not finite or
-        are rounded by more than 0.1 nats, and for evidence of another length or below the ELBO.
+        are rounded by more than 0.1 nats or mix data, for data that change the support of a latent
+        part, and for evidence of another length or below the ELBO.
 
     Warns:
       RuntimeWarning: where the evidence cannot be trusted by its `Diagnostics`, is rounded by more
@@ -292,6 +293,10 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
     Returns:
       (float64 [data], standard errors over chains [data]).
 
+    Raises:
+      ValueError: as `Model.data`, for densities that mix data, and for data that change the support
+        of a latent part.
+
     >>> joint = tfd.JointDistributionNamedAutoBatched(
     ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})
     >>> model = Model(joint, "x", example=0.0)
@@ -304,8 +309,10 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
     _check_model(model)
     _checks.seed(seed)
     _checks.integer(effort.num_chains, "num_chains", minimum=1)
-    run = Run(model, effort, seed)
-    return run.bound_above(latents, model.data(data))[:2]
+    run, x = Run(model, effort, seed), model.data(data)
+    bound = run.bound_above(latents, x)[:2]
+    joint_checks.unmixed(model, latents, x)
+    return bound
 
 
 def _completions(model, completions, x):

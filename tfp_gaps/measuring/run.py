@@ -66,11 +66,14 @@ class Run:
         """ELBO and IWAE of q: (moments of its draws, each [data, numbers]; rounding, nats)."""
 
         def work(first, end):
+            joint_checks.same_support(self.model, select(x, slice(first, end)))
             q = _part_of(posterior, first, end, num_data(x))
             draw = functools.partial(self.model.draw, q, select(x, slice(first, end)))
             weights, rounded, parts = self._weights(
                 draw, select(x, slice(first, end)), _seed(self.seed, first), "the posterior"
             )
+            if first == 0:
+                joint_checks.unmixed(self.model, parts, select(x, slice(first, end)))
             if len(weights) == len(parts[self.model.latents[0]]) and end - first == num_data(x):
                 self.draws = Draws(
                     {name: part.numpy() for name, part in parts.items()},
@@ -249,6 +252,7 @@ class Run:
 
         def work(first, end):
             part, seed = select(x, slice(first, end)), _seed(self.seed, first)
+            joint_checks.same_support(self.model, part)
             start = [
                 np.repeat(m[np.newaxis], num_data(part), 0) for m in (prior.mean(0), prior.std(0))
             ]

@@ -38,12 +38,18 @@ def _num_draws(parts):
     return tf.shape(tf.nest.flatten(parts)[0])[0]
 
 
-def _made(distribution, top):
-    """{dotted name: distribution} of one draw of a joint distribution; of others, themselves."""
+def _made(distribution, top, given=()):
+    """{dotted name: distribution} of one draw of a joint distribution; of others, themselves.
+
+    Args:
+      distribution: `tfd.Distribution`.
+      top: names of its parts.
+      given: {name: value} of parts that are not drawn.
+    """
     if not isinstance(distribution, tfd.JointDistribution):
         return {top[0]: distribution}
     with joint_checks.users_code("a draw of the model", joint_checks.SAMPLE):
-        made = entries(distribution.sample_distributions(seed=(0, 0))[0], top)
+        made = entries(distribution.sample_distributions(seed=(0, 0), **dict(given))[0], top)
     found = {}
     for name, part in made.items():
         inner = isinstance(part, tfd.JointDistribution)
@@ -79,6 +85,7 @@ class JointDensity:
             example, self._observed_dtypes(), missing=self.missing
         )
         self.made = _made(joint, self.names)
+        self._check_examples()
         supports = {
             name: discrete.support(self.made[name]) for name in latents if name in self.made
         }
@@ -96,18 +103,44 @@ class JointDensity:
                 )
         return {name: tf.as_dtype(dtypes[name]).as_numpy_dtype for name in self.observed}
 
+    def _check_examples(self):
+        """Refuse values of another shape than a draw has, which densities would broadcast."""
+        example = {name: tf.constant(value) for name, value in self.observations.example.items()}
+        for name, value in example.items():
+            shapes = self._draw_shapes(self.made[name])
+            if not any(shape.is_compatible_with(value.shape) for shape in shapes):
+                # The sizes may follow from other observed parts.
+                others = {other: example[other] for other in example if other != name}
+                shapes = self._draw_shapes(_made(self.joint, self.names, others)[name])
+                joint_checks.example_shape(name, tuple(value.shape), shapes)
+
+    def _draw_shapes(self, distribution):
+        """Of a value of one draw: with the batch shape where that is a plate, and where it is not,
+        as the event alone too; whether it can be none is seen by the densities."""
+        event, batch = distribution.event_shape, distribution.batch_shape
+        shapes = [batch.concatenate(event)]
+        return shapes if self.joint.use_vectorized_map else [event, *shapes]
+
     def _pin(self, latents):
         joint_checks.some_continuous(latents, self.sum.names)
-        pins = {name: tf.constant(value) for name, value in self.observations.example.items()}
-        pins |= {name: tf.constant(values[0]) for name, values in self.sum.values.items()}
+        example = {name: tf.constant(value) for name, value in self.observations.example.items()}
         advice = joint_checks.NESTED if self._has_inner() else joint_checks.SAMPLE
         with joint_checks.users_code("the model", advice):
-            pinned = self.joint.experimental_pin(**pins)
+            pinned = self._pinned(example)
             self.parts = Parts(pinned.event_shape, latents)
             self.dtypes = by_name(pinned.dtype, latents)
         joint_checks.latents(self)
         with joint_checks.users_code("the default bijector", joint_checks.TRANSFORM):
             self.bijector = pinned.experimental_default_event_space_bijector()
+
+    def _pinned(self, x):
+        """What is left of the joint distribution for q, at x of one datum."""
+        discrete = {name: tf.constant(values[0]) for name, values in self.sum.values.items()}
+        return self.joint.experimental_pin(**x, **discrete)
+
+    def bijector_at(self, x):
+        """The default bijector at x of one datum, {name: tensor [*event]}."""
+        return self._pinned(x).experimental_default_event_space_bijector()
 
     def _has_inner(self):
         return any(map(tf.nest.is_nested, entries(self.joint.dtype, self.names).values()))
@@ -136,10 +169,14 @@ class JointDensity:
             return entries(self.joint.log_prob_parts(**self._values(parts, x)), self.names)
 
     @property
+    def is_conditional(self):
+        """Whether some z comes after some x, on which it may depend."""
+        return bool(set(self.names[: -len(self.observed)]) & set(self.observed))
+
+    @property
     def has_prior(self):
         """Whether p(z) stands apart from p(x | z): nothing is summed, and no z comes after x."""
-        first = self.names[: -len(self.observed)]
-        return not self.sum.names and not set(first) & set(self.observed)
+        return not self.sum.names and not self.is_conditional
 
     def draw_prior(self, num_draws, seed):
         """Draws of z, {name: [1, draws, *event]}."""
@@ -174,7 +211,7 @@ class LikelihoodDensity:
       example: value of x of one datum, or {name: value}; None if the likelihood holds its data.
     """
 
-    missing = False
+    missing = is_conditional = False
 
     def __init__(self, prior, log_likelihood, example):
         self.joint, self._likelihood = prior, log_likelihood

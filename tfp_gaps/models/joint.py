@@ -36,9 +36,10 @@ class Model:
         hidden Markov models of scalar distributions allow.
 
     Raises:
-      ValueError: for a name that the joint distribution does not have, no part beside it, latent
-        parts that are discrete with many values or on a surface without coordinates, densities
-        whose shape is not [draws, data], and missing values that the density cannot leave out.
+      ValueError: for a name that the joint distribution does not have, no part beside it, an
+        example of another shape than a draw, latent parts that are discrete with many values or on
+        a surface without coordinates, densities whose shape is not [draws, data], and missing
+        values that the density cannot leave out.
 
     >>> normal = tfd.JointDistributionNamedAutoBatched(
     ...     {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Normal(z, 1.0)})
@@ -160,19 +161,23 @@ class Model:
           parts: {name: [draws, data, *event]}.
           log_det: logarithm of the Jacobian determinant, [draws, data].
         """
-        sizes = [int(np.prod(shape)) for shape in self._free_shapes]
-        leading = tf.shape(numbers)[:2]
-        flat = [
-            tf.reshape(piece, tf.concat([leading, tf.constant(shape, tf.int32)], 0))
-            for piece, shape in zip(tf.split(numbers, sizes, -1), self._free_shapes, strict=True)
-        ]
-        free = tf.nest.pack_sequence_as(self._structure, flat)
+        free = self._free(numbers)
         ranks = [len(shape) for shape in self._free_shapes]
         with coordinates.measured():
             log_det = self._bijector.forward_log_det_jacobian(
                 free, event_ndims=tf.nest.pack_sequence_as(self._structure, ranks)
             )
             return self._parts.by_name(self._bijector.forward(free)), log_det
+
+    def _free(self, numbers):
+        """Unconstrained numbers in the structure of the bijector."""
+        sizes = [int(np.prod(shape)) for shape in self._free_shapes]
+        leading = tf.shape(numbers)[:2]
+        flat = [
+            tf.reshape(piece, tf.concat([leading, tf.constant(shape, tf.int32)], 0))
+            for piece, shape in zip(tf.split(numbers, sizes, -1), self._free_shapes, strict=True)
+        ]
+        return tf.nest.pack_sequence_as(self._structure, flat)
 
     def unconstrain(self, parts):
         """Turn parts {name: [draws, data, *event]} into numbers [draws, data, num_numbers]."""

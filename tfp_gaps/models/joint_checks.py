@@ -12,14 +12,15 @@ import numpy as np
 
 from tfp_gaps._tensorflow import faulty_product, tf, tfp
 from tfp_gaps.models import coordinates, supports
-from tfp_gaps.models.observations import real_array
+from tfp_gaps.models.observations import num_data, real_array
 
 tfd = tfp.distributions
 
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 _LARGEST_ROUNDING, _NOTABLE_ROUNDING = 0.1, 0.01  # nats
-_NUM_DRAWS, _NUM_CHECKED = 4000, 8
+_NUM_DRAWS, _NUM_CHECKED, _NUM_ALONE = 4000, 8, 5
 _NUM_TRIED, _NUMBERS_AT_ONCE = 2, 2**20
+_ENDS = np.float64([[[-8.0]], [[-3.0]], [[3.0]], [[8.0]]])  # unconstrained numbers
 
 _SHAPES = (
     "Densities must have the shape [draws, data]: use an AutoBatched joint distribution, or "
@@ -69,6 +70,16 @@ def missing(how):
             f"yourself, or make them latent parts."
         )
     return how is not None
+
+
+def example_shape(name, found, shapes):
+    """Refuse an example whose shape is none of those of a draw, the first of which is said."""
+    if not any(shape.is_compatible_with(found) for shape in shapes):
+        raise ValueError(
+            f"the example of {name!r} must have the shape of one draw of it, {shapes[0]}, but has "
+            f"{found}: values would be counted several times, or not at all. Give a value of the "
+            f"whole part, or write the part so that it has the shape of the data."
+        )
 
 
 def target(prior, is_distribution, log_likelihood):
@@ -159,6 +170,7 @@ def prepared(model):
     support(model)
     shapes(model)
     if hasattr(model._density, "all_terms"):  # of a joint distribution
+        _drawn_shapes(model)
         _whole_sums(model)
         _data_measure(model)
         _left_out(model)
@@ -215,6 +227,28 @@ def _integral(distribution):
     log_det = bijector.forward_log_det_jacobian(free, event_ndims=free.shape.rank - 1)
     log_density = distribution.log_prob(tf.constant(draws.numpy())) + log_det
     return coordinates.excess(tf.reshape(free, [_NUM_DRAWS, -1]), log_density)
+
+
+def _drawn_shapes(model):
+    """Refuse latent parts whose draws have axes that their densities broadcast away.
+
+    AutoBatched joint distributions take them for axes of the event.
+    """
+    if model.joint.use_vectorized_map:
+        return
+    try:
+        parts, _ = model._density.simulate(_NUM_CHECKED, 0)
+    except Exception:  # whatever the user's code raises, it raises again where draws are needed
+        return
+    for name, event in _events(model).items():
+        expected = (1, _NUM_CHECKED, *event)
+        if tuple(parts[name].shape) != expected:
+            raise ValueError(
+                f"latent part {name!r} must be drawn with shape [1, draws, *event] = {expected}, "
+                f"but is drawn with {tuple(parts[name].shape)}: its parameters have axes that "
+                f"belong to no event. Leave these out, such as 0.0 for [0.0], or use an "
+                f"AutoBatched joint distribution."
+            )
 
 
 def _whole_sums(model):
@@ -388,6 +422,62 @@ def data(model, x):
     return limited
 
 
+def same_support(model, x):
+    """Refuse data at which a latent part has another support than at the example.
+
+    The unconstrained numbers are those of the example. What one bijector gives near the ends of
+    its range must be in the range of the other; they may differ otherwise.
+    """
+    density = model._density
+    if not density.is_conditional:
+        return
+    numbers = np.concatenate([np.repeat(_ENDS, model.num_numbers, -1), _probe_numbers(model, 4, 1)])
+    free, at_example = model._free(tf.constant(numbers, model._dtype)), density.bijector
+
+    def agrees(row):
+        at_datum = density.bijector_at(row)
+        return tf.logical_and(
+            _reaches(at_example, at_datum.forward(free), at_datum),
+            _reaches(at_datum, at_example.forward(free), at_example),
+        )
+
+    rows = {name: tf.constant(value) for name, value in density.observations.by_name(x).items()}
+    with users_code("the default bijector at the data", TRANSFORM), coordinates.measured():
+        found = tf.vectorized_map(agrees, rows).numpy()
+    if not found.all():
+        datum, part = np.argwhere(~found)[0]
+        raise ValueError(
+            f"latent part {model._parts.flat[part]!r} must have the same support for all data, but "
+            f"that at datum {datum} is not that at the example: unconstrained numbers would not "
+            f"reach all of it. Write it as a transform of a part whose support is fixed, such as "
+            f"u * a with a between 0 and 1."
+        )
+
+
+def _reaches(bijector, values, own):
+    """Whether values [draws, 1, *event] are in a bijector's range, bool [arrays].
+
+    Values that the bijector which made them, `own`, does not give again are lost to rounding.
+    """
+    found = _gives_again(bijector, values) | ~_gives_again(own, values)
+    return tf.reduce_all(found, 0)
+
+
+def _gives_again(bijector, values):
+    """Whether values are those of their own unconstrained numbers, bool [draws, arrays]."""
+
+    def unknown(values):  # to the bijector, which remembers tensors
+        return tf.nest.map_structure(tf.identity, values)
+
+    again = bijector.forward(unknown(bijector.inverse(unknown(values))))
+    columns = []
+    for one, other in zip(tf.nest.flatten(again), tf.nest.flatten(values), strict=True):
+        rest = list(range(1, other.shape.rank))
+        limit = 1e-2 * (1e-3 + tf.reduce_max(tf.abs(other), rest))
+        columns.append(tf.reduce_max(tf.abs(one - other), rest) <= limit)
+    return tf.stack(columns, -1)
+
+
 # --- densities ------------------------------------------------------------------------------------
 
 
@@ -402,6 +492,36 @@ def part_shapes(model, parts, draws, data):
                 f"but drew {tuple(parts[name].shape)}. Give it the event shape of the model's "
                 f"part, with tfd.Independent or tfd.Sample where that has axes."
             )
+
+
+def unmixed(model, parts, x):
+    """Refuse densities of a draw and datum that change with what stands beside them.
+
+    A model is made with one example, which is the same for all data: only data that differ tell,
+    of which a handful is looked at, each alone with one draw.
+    """
+    data = np.unique(np.linspace(0, num_data(x) - 1, _NUM_ALONE).astype(int))
+    parts = {name: tf.gather(part[:_NUM_ALONE], data, axis=1) for name, part in parts.items()}
+    x = model.select(x, data)
+    beside, sizes = _total(model, parts, x)
+    for index, datum in enumerate(data):
+        draw = index % len(beside)
+        one = {n: part[draw : draw + 1, index : index + 1] for n, part in parts.items()}
+        alone, _ = _total(model, one, model.select(x, slice(index, index + 1)))
+        limit = 1e-3 * (1.0 + sizes[draw, index])  # solvers with adaptive steps differ by as much
+        if not abs(alone[0, 0] - beside[draw, index]) < limit:
+            raise ValueError(
+                f"ln p(x, z) of datum {datum} must be the same whatever stands beside it, but is "
+                f"{alone[0, 0]:.6g} alone, and {beside[draw, index]:.6g} beside other draws and "
+                f"data: the model mixes them. Reduce over axes of the event only, and normalise by "
+                f"constants, not by averages over the data."
+            )
+
+
+def _total(model, parts, x):
+    """ln p(x, z), and the sum of the sizes of its terms, by which it is rounded: [draws, data]."""
+    terms = [np.asarray(t, np.float64) for t in model.log_terms(parts, x).values()]
+    return sum(terms), sum(map(np.abs, terms))
 
 
 def _same_precision(name, found, expected):

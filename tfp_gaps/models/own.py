@@ -342,10 +342,14 @@ def _check_rows(what, function, arguments, found):
         )
     if not arguments:
         return
-    alone = function(*(value[-1:, :, -1:] for value in arguments))
-    for value, own in zip(found, alone, strict=True):
-        if not np.allclose(value[-1:, :, -1:], own, rtol=1e-3, atol=1e-4, equal_nan=True):
-            raise ValueError(
-                f"{what} must treat each draw and sequence alone, but returns something else for "
-                f"one alone than for the same one beside others. Reduce over the last axis only."
-            )
+    for draw, row in itertools.product(range(_DRAWS), range(_BATCH)):
+        one = (slice(draw, draw + 1), slice(None), slice(row, row + 1))
+        with own_words(what):
+            alone = function(*(value[one] for value in arguments))
+        for value, own in zip(found, alone, strict=True):
+            if not np.allclose(value[one], own, rtol=1e-3, atol=1e-4, equal_nan=True):
+                raise ValueError(
+                    f"{what} must treat each draw and sequence alone, but returns something else "
+                    f"for one alone than for the same one beside others. Reduce over the last axis "
+                    f"only."
+                )
