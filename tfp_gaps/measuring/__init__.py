@@ -230,8 +230,10 @@ def measure(
       `report.basis["best_per_datum"]` names.
 
     Raises:
-      ValueError: as `Model.data`, `Model.draw` and `Effort`, for densities that are not finite or
-        are rounded by more than 0.1 nats, and for evidence of another length or below the ELBO.
+      ValueError: as `Model.data`, `Model.draw` and `Effort`; for a q whose density changes from
+        call to call or with the data beside a datum, or whose draws lie outside the model's
+        support; for densities that are not finite or are rounded by more than 0.1 nats, and for
+        evidence of another length or below the ELBO.
 
     Warns:
       RuntimeWarning: where the evidence cannot be trusted by its `Diagnostics`, is rounded by more
@@ -252,6 +254,7 @@ def measure(
     if completions is not None:
         completions = _completions(model, completions, x)
     run = Run(model, effort, seed, progress)
+    run.check_posterior(posterior, x)
     starts, rounded = run.bound_posterior(posterior, x)
     found, known = run.found, None
     if evidence is not None:
