@@ -65,14 +65,24 @@ class Run:
         if self.progress is not None:
             self.progress(label, done, total)
 
-    def check_posterior(self, posterior, x):
-        """Refuse a q that is not one density for each datum.
+    def check_posterior(self, posterior, x, completions=None):
+        """Refuse a q that is not one density for each datum, or that sees what completions change.
 
         Enough data to see whether they are mixed, however few come in a batch.
         """
         posterior_checks.steady(
             posterior, select(x, slice(0, max(self._data_at_once, _FEWEST_CHECKED)))
         )
+        if completions is None:
+            return
+        for first in range(0, num_data(x), self._data_at_once):
+            end = min(num_data(x), first + self._data_at_once)
+            with _counted_from(first, end):
+                posterior_checks.completing(
+                    posterior,
+                    select(x, slice(first, end)),
+                    tf.nest.map_structure(lambda v, a=first, b=end: v[:, a:b], completions),
+                )
 
     def bound_posterior(self, posterior, x):
         """ELBO and IWAE of q: (moments of its draws, each [data, numbers]; rounding, nats)."""

@@ -12,7 +12,7 @@ from tfp_gaps.models import coordinates
 from tfp_gaps.models.densities import sample
 from tfp_gaps.models.observations import num_data, select
 
-_NUM_DRAWS = 8
+_NUM_DRAWS, _NUM_COMPLETIONS = 8, 8
 _TOLERANCE = 0.01
 """Nats; below it, a difference cannot be told from rounding that is allowed elsewhere."""
 
@@ -54,6 +54,43 @@ def steady(posterior, x):
                     f"changes by up to {_largest(once[:, datum], among[:, datum]):.2g} nats when "
                     f"the data beside it change. Switch batch normalisation to inference, or "
                     f"reduce over the axes of one datum only."
+                )
+
+
+def completing(posterior, x, completions):
+    """Refuse completions that do not agree with the data in what q sees.
+
+    A function of the data can be asked: q of a completion must be q of the datum. Of a distribution
+    nobody knows what it sees.
+
+    Args:
+      posterior: a distribution, or a function of the data.
+      x: data, [data, *event].
+      completions: [completions, data, *event]; eight of them are looked at.
+
+    Raises:
+      ValueError: where q of a completion has another density than q of its datum.
+    """
+    if hasattr(posterior, "log_prob"):
+        return
+    last = num_data(completions) - 1
+    with coordinates.measured():
+        q = posterior(x)
+        drawn = sample(q, _NUM_DRAWS, 0)
+        try:
+            given = _densities(q, drawn)
+        except NotImplementedError:
+            return
+        for number in np.unique(np.linspace(0, last, _NUM_COMPLETIONS).astype(int)):
+            found = _densities(posterior(select(completions, int(number))), drawn)
+            wrong = _differ(given, found)
+            if wrong.any():
+                datum = int(np.argmax(wrong.any(0))) if wrong.ndim > 1 else 0
+                raise ValueError(
+                    f"completions must agree with the data in all that the posterior sees, but its "
+                    f"density changes by up to {_largest(given, found):.2g} nats from the data to "
+                    f"completion {number}, first for datum {datum}. Keep what it sees, in the "
+                    f"order [completions, data, *event]; leave completions out if it sees all."
                 )
 
 
