@@ -151,7 +151,6 @@ def test_several_observed_parts_are_measured_and_handed_on():
     )
     model = Model(two, ("x", "y"), example={"x": 0.0, "y": 0.0})
     data = {"x": X, "y": X[::-1].copy()}
-    rest = {name: np.stack([values, values]) for name, values in data.items()}
     covariance = np.ones([2, 2]) + np.diag([1.0, 4.0])
     evidence = stats.multivariate_normal(np.zeros(2), covariance).logpdf(
         np.stack([*data.values()], 1)
@@ -161,8 +160,20 @@ def test_several_observed_parts_are_measured_and_handed_on():
         return tfd.Normal((x["x"] + x["y"] / 4) / 2.25, 1 / 1.5)  # the posterior
 
     effort = Effort(num_samples=50, search_steps=5, num_chains=0, num_starts=1)
-    found = measure(model, q, data, seed=0, completions=rest, evidence=evidence, effort=effort)
+    found = measure(model, q, data, seed=0, evidence=evidence, effort=effort)
     np.testing.assert_allclose(found.bounds["ELBO"], evidence, atol=1e-4)
     observed = found.to_inference_data()["observed_data"]
     assert observed["x"].values.tolist() == X.tolist() and "y" in observed
     assert "observed x [], y []" in repr(model)
+    # A q that sees x alone, and another y beside it.
+    rest = {"x": np.stack([X, X]), "y": np.stack([X, -X])}
+    half = measure(
+        model,
+        lambda x: tfd.Normal(x["x"] / 2, 0.5**0.5),
+        data,
+        seed=0,
+        completions=rest,
+        evidence=evidence,
+        effort=effort,
+    )
+    assert "ELBO, best shared q" in half.bounds

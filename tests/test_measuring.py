@@ -9,6 +9,7 @@ from scipy import stats
 from tfp_gaps import annealing, measuring
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.measuring import Effort, measure
+from tfp_gaps.measuring.run import Run
 from tfp_gaps.models.joint import Model
 from tfp_gaps.posteriors.search import FAMILIES, Member, Search
 
@@ -130,6 +131,41 @@ def test_a_planted_conditioning_gap_is_answered_by_its_part(world):
     # What is left is the noise of 64 completions: a 64th of the conditioning gap and less.
     assert abs(report.optimisation.value) < 0.1 * expected
     assert report.approximation.value == pytest.approx(APPROXIMATION, abs=0.02)
+
+
+def completed(x, count):
+    """x with other values of the last two channels."""
+    rest = np.random.default_rng(0).normal(size=[count, len(x), 2])
+    return np.concatenate([np.broadcast_to(x[:, :2], rest.shape), rest], -1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.swapaxes(0, 1),
+        lambda c: c[:, ::-1],
+        lambda c: np.concatenate([c[:-1], c[-1:, ::-1]]),  # the last completion alone
+        lambda c: np.concatenate([c[:, :-2], c[:, :-3:-1]], 1),  # the last two data alone
+    ],
+    ids=["axes", "data", "one completion", "two data"],
+)
+@pytest.mark.parametrize("at_once", [10**6, 10_000])
+def test_completions_that_change_what_q_sees_are_refused(world, change, at_once):
+    model, _, x = world
+    effort = Effort(num_samples=1000, num_chains=0, search_steps=5, numbers_at_once=at_once)
+
+    def half_blind(x):
+        return tfd.MultivariateNormalDiag(0.5 * x[:, :2], tf.ones(2))
+
+    good = completed(x, len(x))
+    Run(model, effort, 0).check_posterior(half_blind, x, good)
+    with pytest.raises(ValueError, match="must agree with the data in all that the posterior sees"):
+        measure(model, half_blind, x, seed=0, effort=effort, completions=change(good))
+
+
+def test_what_a_distribution_sees_is_not_asked(world):
+    model, _, x = world
+    Run(model, QUICK, 0).check_posterior(factorised(x), x, completed(x, 3))
 
 
 def test_annealing_brackets_the_evidence(world):
@@ -315,6 +351,18 @@ def test_the_jacobian_belongs_to_the_density():
                 m, factorised, np.zeros([2, 4]), seed=0, completions=np.zeros([3, 1, 4])
             ),
             "completions must have shape",
+        ),
+        (
+            lambda m: measure(
+                m, factorised, np.zeros([2, 4]), seed=0, completions=np.ones([1, 2, 4])
+            ),
+            "completions must be several of each datum",
+        ),
+        (
+            lambda m: measure(
+                m, factorised, np.ones([2, 4]), seed=0, completions=np.ones([3, 2, 4])
+            ),
+            "all 3 are equal to them",
         ),
     ],
 )

@@ -396,7 +396,7 @@ def own_conjugate_model():
     )
     found = measuring.measure(
         model,
-        lambda x: tfd.Normal(0.5 * x + 0.2, 0.6),
+        tfd.Normal(0.5 * x + 0.2, 0.6),
         x,
         seed=SEED,
         completions=np.stack([x - 0.5, x, x + 0.5]),

@@ -217,8 +217,10 @@ def measure(
       seed: int. Data and draws that do not fit into `Effort.numbers_at_once` come in batches; the
         first batch has this seed, each other one of its own, made of this seed and its place.
       completions: data that agree with each datum in all that q sees, and are drawn from p(rest |
-        what q sees) otherwise, [completions, data, *event]; gives the conditioning gap. None if q
-        sees everything, or if that gap is to be counted as amortisation.
+        what q sees) otherwise, [completions, data, *event]; gives the conditioning gap, which K of
+        them leave off by a K-th of it on average: two at least, 64 for tables. That q is the same
+        for them as for the data is checked where it is a function of the data. None if q sees
+        everything, or if that gap is to be counted as amortisation.
       evidence: ln p(x), [data], where it is known; None to take a lower bound: among those within
         their errors of the one with the highest value minus 1.96 errors, the one with the fewest
         unreliable data, then with the smallest error.
@@ -230,9 +232,12 @@ def measure(
       `report.basis["best_per_datum"]` names.
 
     Raises:
-      ValueError: as `Model.data`, `Model.draw` and `Effort`, for densities that are not finite or
-        are rounded by more than 0.1 nats or mix data, for data that change the support of a latent
-        part, and for evidence of another length or below the ELBO.
+      ValueError: as `Model.data`, `Model.draw` and `Effort`; for a q whose density changes from
+        call to call or with the data beside a datum, or whose draws lie outside the model's
+        support; for a single completion, completions equal to the data, and those that change q;
+        for densities that are not finite, are rounded by more than 0.1 nats or mix data, for data
+        that change the support of a latent part, and for evidence of another length or below the
+        ELBO.
 
     Warns:
       RuntimeWarning: where the evidence cannot be trusted by its `Diagnostics`, is rounded by more
@@ -253,6 +258,7 @@ def measure(
     if completions is not None:
         completions = _completions(model, completions, x)
     run = Run(model, effort, seed, progress)
+    run.check_posterior(posterior, x, completions)
     starts, rounded = run.bound_posterior(posterior, x)
     found, known = run.found, None
     if evidence is not None:
@@ -328,6 +334,21 @@ def _completions(model, completions, x):
                 f"completions must have shape [completions, *{wanted.shape}], but have shape "
                 f"{values.shape}. Give several completions of each datum."
             )
+    if count < 2:
+        raise ValueError(
+            "completions must be several of each datum, [completions, data, *event], but are one: "
+            "what it happens to show would count as a condition of q. Draw 64 of them."
+        )
+    if all(
+        np.array_equal(
+            values, np.broadcast_to(given, values.shape), equal_nan=given.dtype.kind == "f"
+        )
+        for values, given in zip(tf.nest.flatten(found), tf.nest.flatten(x), strict=True)
+    ):
+        raise ValueError(
+            f"completions must differ from the data in what q does not see, but all {count} are "
+            f"equal to them. Draw the rest from the model, or leave completions out if q sees all."
+        )
     # All of them at once, as it is their values that are looked at.
     model.data(tf.nest.map_structure(lambda v: v.reshape(-1, *v.shape[2:]), found))
     return found

@@ -12,9 +12,12 @@ from tfp_gaps.bounds import Bounds, diagnose, interval_factor
 from tfp_gaps.estimate import paired_difference
 from tfp_gaps.measuring.found import Found
 from tfp_gaps.measuring.judgement import of_one_start, of_two_starts
-from tfp_gaps.models import joint_checks
+from tfp_gaps.models import joint_checks, posterior_checks
 from tfp_gaps.models.observations import num_data, select
 from tfp_gaps.posteriors.search import Prior, Search, families_for
+
+_FEWEST_CHECKED = 8
+"""Data, as long as there are so many."""
 
 
 class Draws(NamedTuple):
@@ -62,6 +65,25 @@ class Run:
         if self.progress is not None:
             self.progress(label, done, total)
 
+    def check_posterior(self, posterior, x, completions=None):
+        """Refuse a q that is not one density for each datum, or that sees what completions change.
+
+        Enough data to see whether they are mixed, however few come in a batch.
+        """
+        posterior_checks.steady(
+            posterior, select(x, slice(0, max(self._data_at_once, _FEWEST_CHECKED)))
+        )
+        if completions is None:
+            return
+        for first in range(0, num_data(x), self._data_at_once):
+            end = min(num_data(x), first + self._data_at_once)
+            with _counted_from(first, end):
+                posterior_checks.completing(
+                    posterior,
+                    select(x, slice(first, end)),
+                    tf.nest.map_structure(lambda v, a=first, b=end: v[:, a:b], completions),
+                )
+
     def bound_posterior(self, posterior, x):
         """ELBO and IWAE of q: (moments of its draws, each [data, numbers]; rounding, nats)."""
 
@@ -70,7 +92,11 @@ class Run:
             q = _part_of(posterior, first, end, num_data(x))
             draw = functools.partial(self.model.draw, q, select(x, slice(first, end)))
             weights, rounded, parts = self._weights(
-                draw, select(x, slice(first, end)), _seed(self.seed, first), "the posterior"
+                draw,
+                select(x, slice(first, end)),
+                _seed(self.seed, first),
+                "the posterior",
+                of_model=False,
             )
             if first == 0:
                 joint_checks.unmixed(self.model, parts, select(x, slice(first, end)))
@@ -87,13 +113,16 @@ class Run:
         means, sds, rounded = zip(*parts, strict=True)
         return [np.concatenate(means), np.concatenate(sds)], max(rounded)
 
-    def _weights(self, draw, x, seed, name):
-        """(ln p - ln q in the model's dtype [draws, data], rounding in nats, the first parts)."""
+    def _weights(self, draw, x, seed, name, of_model=True):
+        """(ln p - ln q in the model's dtype [draws, data], rounding in nats, the first parts).
+
+        of_model: whether the draws were made by the model's own bijector.
+        """
         count, at_once = self.effort.num_samples, self._draws_at_once(num_data(x))
         found, largest, start = [], 0.0, None
         for first in range(0, count, at_once):
             parts, log_q = draw(min(at_once, count - first), _seed(seed, first))
-            weights, rounded = _weights(self.model, parts, log_q, x, name)
+            weights, rounded = _weights(self.model, parts, log_q, x, name, of_model)
             found.append(weights)
             largest, start = max(largest, rounded), parts if start is None else start
         return np.concatenate(found), largest, start
@@ -287,10 +316,12 @@ def _moments(model, parts):
     return tf.reduce_mean(numbers, 0), tf.math.reduce_std(numbers, 0) + 1e-6
 
 
-def _weights(model, parts, log_q, x, name):
+def _weights(model, parts, log_q, x, name, of_model):
     """(ln p(x, z) - ln q(z) in the model's dtype [draws, data], its rounding in nats)."""
     terms = model.log_terms(parts, x)
     joint_checks.finite(parts, log_q, terms, name)
+    if not of_model:
+        posterior_checks.on_support(model, parts)
     rounded = joint_checks.rounding(model, parts, log_q, terms, name)
     log_weights = (model.log_joint(parts, x) - log_q).numpy()
     if log_weights.shape != tuple(log_q.shape) or not np.isfinite(log_weights).all():

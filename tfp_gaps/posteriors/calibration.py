@@ -16,6 +16,7 @@ from scipy import stats
 
 from tfp_gaps import _checks
 from tfp_gaps.estimate import Estimate
+from tfp_gaps.models import posterior_checks
 from tfp_gaps.models.joint import Model
 from tfp_gaps.tables import Table
 
@@ -109,7 +110,9 @@ def calibrate(model, posterior, *, num_data, seed, num_draws=199):
       `Calibration`.
 
     Raises:
-      ValueError: for a posterior that is no function of the data, and as `Model.draw`.
+      ValueError: for a posterior that is no function of the data, whose density changes from call
+        to call or with the data beside a datum, or whose draws lie outside the model's support; and
+        as `Model.draw`.
 
     >>> from tfp_gaps._tensorflow import tfp
     >>> tfd = tfp.distributions
@@ -133,11 +136,13 @@ def calibrate(model, posterior, *, num_data, seed, num_draws=199):
     latents, x = model.simulate(num_data, seed=seed)
     x = model.data(x)
     at_once = max(1, _NUMBERS_AT_ONCE // (num_draws * model.size))
+    posterior_checks.steady(posterior, model.select(x, slice(0, max(at_once, 8))))
     batches = []
     for first in range(0, num_data, at_once):
         own = np.random.SeedSequence([abs(seed), first, 1]).generate_state(1)[0] % 2**30
         part = model.select(x, slice(first, first + at_once))
         parts, _ = model.draw(posterior, part, num_draws, int(own))
+        posterior_checks.on_support(model, parts)
         made = {name: value[:, first : first + at_once] for name, value in latents.items()}
         batches.append({name: _ranks(parts[name], made[name]) for name in parts})
     return Calibration(

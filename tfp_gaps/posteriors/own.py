@@ -14,12 +14,20 @@ factors are independent over time. Where there are controls it is called with (x
 Normals may be written as `models.own` takes them.
 """
 
+import numpy as np
+
 from tfp_gaps._tensorflow import faulty_product, tf, tfp
 from tfp_gaps.models.own import as_state_space, diagonal_normal, own_words, with_sequences
 from tfp_gaps.models.state_space import DiagonalNormal
+from tfp_gaps.networks import for_replicas
 from tfp_gaps.posteriors import look_ahead
 
 tfd = tfp.distributions
+
+_MOST = 8
+"""Sequences at which q is tried."""
+_TOLERANCE = 1e-3
+"""Of q's standard deviation; a gap sees a change of the mean by its square."""
 
 
 class OwnPosterior:
@@ -84,7 +92,8 @@ def with_posterior(model, posterior, sequences, order):
 
     Raises:
       ValueError: as `models.own.with_sequences`; for another posterior, named, and for one that
-        reaches a product which is wrong (`faulty_product`).
+        reaches a product which is wrong (`faulty_product`), answers the same question twice
+        differently, or mixes sequences.
     """
     model = as_state_space(model, order)
     is_ours = hasattr(posterior, "context") and hasattr(posterior, "sample_path")
@@ -133,7 +142,7 @@ def factors(posterior, model, batch, latents):
 
 
 def _checked(own, model, sequences, size=2):
-    """Trace context and factors for sequences of these shapes; nothing is run."""
+    """Trace context and factors for sequences of these shapes; run them at few of them."""
     shape = [sequences.num_timesteps, model.num_replicas, size]
 
     def factors(noise, batch):
@@ -146,4 +155,57 @@ def _checked(own, model, sequences, size=2):
         fault = faulty_product(factors, noise, batch)
     if fault:
         raise ValueError(f"the posterior {fault}")
+    with own_words("posterior"):
+        _check_factors(own, model, sequences.first(_MOST))
     return own
+
+
+def _check_factors(own, model, sequences):
+    """Refuse factors that change from one call to the next, or with the sequences beside one."""
+    batch, count = for_replicas(sequences.batch, model.num_replicas), len(sequences)
+    shape = [model.num_replicas, count, model.latent_size]
+    latents = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    once, again = (_ends(own, model, batch, latents) for _ in range(2))
+    if _moved(once, again).any():
+        raise ValueError(
+            "the posterior must give the same factors for the same data, but gave others when "
+            "asked twice. Switch dropout off, or fix its seed."
+        )
+    for number in {0, count - 1} if count > 1 else ():
+        alike = np.full(count, number)
+        among = batch.map(lambda part, alike=alike: tf.gather(part, alike, axis=2))
+        if _moved(once, _ends(own, model, among, latents[:, alike]))[..., number].any():
+            raise ValueError(
+                f"the posterior must treat each sequence alone, but its factors for sequence "
+                f"{number} change when the sequences beside it do. Switch batch normalisation to "
+                f"inference, or reduce over the axes of one sequence only."
+            )
+
+
+def _ends(own, model, batch, latents):
+    """Mean and scale of the first and the last factor, [2, factors, replicas, batch, latent].
+
+    All steps would take long where there are many, and each sees the whole context.
+
+    Args:
+      batch: `Batch` of tensors [time, replicas, batch, channels].
+      latents: z of the step before the last, [replicas, batch, latent].
+    """
+    context, found = own.context(batch), []
+    for step in sorted({0, len(context) - 1}):
+        prior, latent = model.initial(), None
+        if step:
+            latent = tf.constant(latents)
+            control = None if batch.controls is None else batch.controls[step]
+            prior = model.transition(latent, control)
+        found.append(own.factor(prior, latent, context[step]))
+    return np.stack([[np.broadcast_to(part, latents.shape) for part in f] for f in found], 1)
+
+
+def _moved(one, other):
+    """Whether factors differ by more than rounding: bool [factors, replicas, batch]."""
+    (mean, scale), (other_mean, other_scale) = one, other
+    limit = _TOLERANCE * np.abs(scale) + 100 * np.finfo(np.float32).eps * np.abs(mean)
+    same = np.isclose(other_scale, scale, rtol=_TOLERANCE, atol=0.0, equal_nan=True)
+    same &= (np.abs(other_mean - mean) <= limit) | (np.isnan(mean) & np.isnan(other_mean))
+    return ~same.all(-1)
