@@ -40,7 +40,7 @@ class Forecast:
 
     Raises:
       ValueError: for shapes that do not agree, fewer than 2 particles, or values that are not
-        finite.
+        finite, or masked.
 
     >>> Forecast(np.zeros([2, 50, 1, 3, 1]), np.ones([2, 3, 1])).samples.shape
     (2, 50, 1, 3, 1)
@@ -65,6 +65,9 @@ class Forecast:
             )
         for name in ("samples", "truth"):
             values = getattr(self, name)
+            _checks.unmasked(
+                values, name, advice="Give what was observed as `mask`, True or False."
+            )
             bad = int(np.sum(~np.isfinite(values)))
             if bad:
                 raise ValueError(
@@ -272,7 +275,9 @@ def fair_crps(samples, truth):
     >>> float(fair_crps(np.array([0.0, 2.0]), np.array(1.0)))
     0.0
     """
-    samples = np.asarray(samples, np.float64)
+    samples, truth = (
+        _checks.real_array(*part) for part in ((samples, "samples"), (truth, "truth"))
+    )
     count = len(samples)
     # Sorted, sum_{i<j} (x_j - x_i) = sum_i (2 i - m - 1) x_i for i = 1..m.
     ranks = 2.0 * np.arange(1, count + 1) - count - 1.0

@@ -30,7 +30,7 @@ from tfp_gaps.measuring.judgement import SearchDiagnostics
 from tfp_gaps.measuring.run import Draws, Run
 from tfp_gaps.models import joint_checks
 from tfp_gaps.models.joint import Model
-from tfp_gaps.models.observations import num_data, select
+from tfp_gaps.models.observations import num_data, real_array, select
 from tfp_gaps.posteriors.search import FAMILIES
 from tfp_gaps.tables import Table
 
@@ -309,8 +309,8 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
 
 
 def _completions(model, completions, x):
-    if not isinstance(completions, dict):
-        completions = np.asarray(completions)
+    if not isinstance(completions, dict | np.ma.MaskedArray):  # masks are for the model to judge
+        completions = real_array(completions, "completions")
     count = num_data(completions)
     each = [model.data(select(completions, index)) for index in range(count)]
     found = tf.nest.map_structure(lambda *values: np.stack(values), *each)
