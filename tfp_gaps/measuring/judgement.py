@@ -159,7 +159,8 @@ def basis_of_search(found, effort):
         basis["elbo"] = f"better than the best of {name}"
         warnings.warn(
             f"the posterior's ELBO is {above.mean():.3g} ± {error:.2g} nats above that of the best "
-            f"{name} q: the posterior is richer than this family, or the search ended too early. "
+            f"{name} q: the posterior is richer than this family, the search ended too early, or "
+            f"the posterior's ln q lacks a term. "
             f"The approximation gap is that of {name}, and the amortisation part is negative. "
             f"Name the posterior's own family, Effort(family=...), one of {', '.join(FAMILIES)}.",
             RuntimeWarning,

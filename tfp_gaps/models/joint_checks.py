@@ -380,7 +380,8 @@ def normalised(model, parts, log_q):
     """Refuse a q whose density is too small at its own draws, which puts bounds above ln p(x).
 
     It integrates to less than one over the model's unconstrained numbers, as a density in other
-    coordinates of a surface does. Draws of few data tell, where the numbers are few.
+    coordinates of a surface does. Draws of few data tell: of few numbers how much is missing, of
+    many that something is, if it is more than a normal q lacks.
     """
     parts = {name: value[:, :_NUM_CHECKED] for name, value in parts.items()}
     numbers = _copies({"": model.unconstrain(parts)})[""]
@@ -395,9 +396,13 @@ def normalised(model, parts, log_q):
         if eps * max(np.max(np.abs(free).mean(0) / spread), np.abs(log_u).max()) > 1e-3:
             continue  # rounding, which is looked at elsewhere
         estimate, error = coordinates.excess(free, log_u)
-        if estimate - 5 * error > 1.05:
+        lack, about = np.log(max(estimate - 5 * error, 1.0)), "about"
+        if np.isinf(error):  # of many numbers
+            lack, about = coordinates.least_excess(free, log_u), "at most"
+            estimate = np.exp(lack)
+        if lack > np.log(1.05):
             raise ValueError(
-                f"the posterior must be normalised, but its density integrates to about "
+                f"the posterior must be normalised, but its density integrates to {about} "
                 f"{1 / estimate:.2g} for datum {datum} over the model's unconstrained numbers: "
                 f"bounds would lie above ln p(x). Look for a term left out of ln q, or for a "
                 f"bijector with other coordinates than the model's part."
