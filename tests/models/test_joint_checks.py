@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.measuring import Effort, measure
+from tfp_gaps.models import joint_checks
 from tfp_gaps.models.joint import Model
 
 tfd, tfb = tfp.distributions, tfp.bijectors
@@ -478,6 +480,31 @@ def test_evidence_that_cannot_be_is_refused(evidence, message):
     model, q, _ = conjugate()
     with pytest.raises(ValueError, match=message):
         measure(model, q, [0.0, 1.0], seed=0, evidence=evidence, effort=FEW)
+
+
+def test_evidence_below_another_bound_is_refused_where_that_is_reliable():
+    """A q of twice the spread lacks 3 / 2 - ln 2 = .81 nats; its weights nearly close the gap."""
+    model, _, evidence = conjugate()
+    x = np.float32([0.0, 1.0])
+
+    def wide(x):
+        return tfd.Normal(x / 2, np.float32(2 * 0.5**0.5))
+
+    given = evidence(x)
+    measure(model, wide, x, seed=0, evidence=given, effort=FEW)
+    given[1] -= 0.4
+    with pytest.raises(ValueError, match=r"that of datum 1 is -1\.9.* and its IWAE -1\.5"):
+        measure(model, wide, x, seed=0, evidence=given, effort=FEW)
+    bounds = {"ELBO": np.array([-9.0]), "annealed": np.array([-1.0])}
+    errors = {name: np.array([0.01]) for name in bounds}
+    for reliable in (False, True):
+        trust = SimpleNamespace(reliable=np.array([reliable]))
+        given = ([-2.0], bounds, errors, {"annealed": trust}, 1, 0.0)
+        if reliable:
+            with pytest.raises(ValueError, match="its annealed -1 ± 0.01"):
+                joint_checks.known_evidence(*given)
+        else:
+            np.testing.assert_array_equal(joint_checks.known_evidence(*given), [-2.0])
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,8 @@ def measure(
 
     Raises:
       ValueError: as `Model.data`, `Model.draw` and `Effort`, for densities that are not finite or
-        are rounded by more than 0.1 nats, and for evidence of another length or below the ELBO.
+        are rounded by more than 0.1 nats, and for evidence of another length, below an ELBO, or
+        below another bound where that is reliable.
 
     Warns:
       RuntimeWarning: where the evidence cannot be trusted by its `Diagnostics`, is rounded by more
@@ -255,9 +256,7 @@ def measure(
     starts, rounded = run.bound_posterior(posterior, x)
     found, known = run.found, None
     if evidence is not None:
-        known = joint_checks.known_evidence(
-            evidence, found.bounds, found.errors, num_data(x), rounded
-        )
+        known = _known(evidence, found, x, rounded)
     try:
         run.search_and_anneal(x, starts, completions)
         slack = run.slack() if effort.num_simulated else None
@@ -265,7 +264,7 @@ def measure(
         own = ", ".join(f"{name} {found.bounds[name].mean():.6g}" for name in ("ELBO", "IWAE"))
         raise ValueError(f"{error} The bounds found before are {own} nats per datum.") from error
     if evidence is not None:
-        joint_checks.known_evidence(evidence, found.bounds, found.errors, num_data(x), rounded)
+        _known(evidence, found, x, rounded)
     judgement.contradictions(found, slack)
     values, errors, basis = judgement.evidence(found, known)
     basis |= judgement.basis_of_search(found, effort)
@@ -306,6 +305,12 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
     _checks.integer(effort.num_chains, "num_chains", minimum=1)
     run = Run(model, effort, seed)
     return run.bound_above(latents, model.data(data))[:2]
+
+
+def _known(evidence, found, x, rounded):
+    return joint_checks.known_evidence(
+        evidence, found.bounds, found.errors, found.diagnostics, num_data(x), rounded
+    )
 
 
 def _completions(model, completions, x):

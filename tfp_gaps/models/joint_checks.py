@@ -495,8 +495,16 @@ def rounding(model, parts, log_q, terms, where):
     return size
 
 
-def known_evidence(evidence, bounds, errors, num_data, rounded):
-    """`evidence` as float64 [data]; refuse another length, or one below the ELBO."""
+def known_evidence(evidence, bounds, errors, diagnostics, num_data, rounded):
+    """`evidence` as float64 [data]; refuse another length, or one below a lower bound.
+
+    Args:
+      evidence: what was given.
+      bounds, errors: {name: [data]} of lower bounds found; ELBO also count in the mean over data.
+      diagnostics: {name: `bounds.Diagnostics`}; others than ELBO count where they are reliable.
+      num_data: how many numbers there must be.
+      rounded: of the bounds, nats.
+    """
     values = real_array(evidence, "evidence").astype(np.float64)
     if values.shape != (num_data,) and (num_data > 1 or values.shape != ()):
         raise ValueError(
@@ -506,12 +514,16 @@ def known_evidence(evidence, bounds, errors, num_data, rounded):
     values = values.reshape(num_data)
     if not np.isfinite(values).all():
         raise ValueError("evidence must be finite. Leave out the data for which it is not known.")
-    for name in [name for name in bounds if name.startswith("ELBO")]:
-        excess = bounds[name] - values
-        limit = 5 * errors[name] + 1e-3 + rounded
-        whole = 5 * np.sqrt(np.sum(errors[name] ** 2)) / num_data + 1e-3 + rounded
-        if np.any(excess > limit) or excess.mean() > whole:
-            worst = int(np.argmax(excess - limit))
+    for name in bounds:
+        beyond = bounds[name] - values - 5 * errors[name] - 1e-3 - rounded
+        whole = -np.inf
+        if name.startswith("ELBO"):
+            error = np.sqrt(np.sum(errors[name] ** 2)) / num_data
+            whole = np.mean(bounds[name] - values) - 5 * error - 1e-3 - rounded
+        else:  # draws of a prior are shared by all data: errors of a mean are not known
+            beyond = np.where(diagnostics[name].reliable, beyond, -np.inf)
+        if beyond.max() > 0 or whole > 0:
+            worst = int(np.argmax(beyond))
             raise ValueError(
                 f"evidence must not be below a lower bound, but that of datum {worst} is "
                 f"{values[worst]:.6g} and its {name} {bounds[name][worst]:.6g} ± "
