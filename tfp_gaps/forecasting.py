@@ -223,13 +223,13 @@ def score(forecast, levels=LEVELS, channels=slice(None)):
     Args:
       forecast: `Forecast`.
       levels: of the central intervals, each between 0 and 1.
-      channels: which channels to average over: indices or a slice.
+      channels: which channels to average over: indices, a slice, or a single index.
 
     Returns:
       `Scores`.
 
     Raises:
-      ValueError: for a level outside (0, 1).
+      ValueError: for a level outside (0, 1), and for channels that are none of the forecast's.
 
     >>> members = np.random.default_rng(0).normal(size=[1, 500, 1, 200, 1])
     >>> scores = score(Forecast(members, np.zeros([1, 200, 1])))  # the truth is the mode
@@ -241,6 +241,7 @@ def score(forecast, levels=LEVELS, channels=slice(None)):
             raise ValueError(
                 f"levels must lie between 0 and 1, but one is {level!r}. Use 0.9 for 90 %."
             )
+    channels = _channels(channels, np.shape(forecast.truth)[-1])
     mask = np.ones(forecast.truth.shape, bool) if forecast.mask is None else forecast.mask
     # Horizon by horizon: sorted float64 copies of everything would be three times the ensemble.
     parts = (np.asarray(part)[..., channels] for part in (forecast.samples, forecast.truth, mask))
@@ -250,6 +251,20 @@ def score(forecast, levels=LEVELS, channels=slice(None)):
     ]
     squared_error, crps, *covered = (np.stack(column) for column in zip(*rows, strict=True))
     return Scores(squared_error, crps, dict(zip(levels, covered)), mask[..., channels].any(-1))
+
+
+def _channels(channels, count):
+    """Indices of channels that there are, at least one; a slice as it is."""
+    found = np.arange(count)[channels] if isinstance(channels, slice) else np.atleast_1d(channels)
+    if found.dtype == bool and found.shape == (count,):
+        found = np.flatnonzero(found)
+    fits = found.ndim == 1 and found.size and found.dtype.kind in "iu"
+    if not fits or found.min() < -count or found.max() >= count:
+        raise ValueError(
+            f"channels must be a slice or indices of the {count} channels, one at least, but are "
+            f"{channels!r}. Give for instance [0], or leave them out for all."
+        )
+    return channels if isinstance(channels, slice) else found
 
 
 def fan(forecast, quantiles=(0.05, 0.25, 0.5, 0.75, 0.95)):

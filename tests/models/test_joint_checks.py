@@ -482,6 +482,19 @@ def test_evidence_that_cannot_be_is_refused(evidence, message):
         measure(model, q, [0.0, 1.0], seed=0, evidence=evidence, effort=FEW)
 
 
+def test_categories_that_there_are_not_are_named():
+    joint = Batched(
+        {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Categorical(tf.stack([z, 0.0, 1.0]))}
+    )
+    advice = r"value of {} which is outside the valid range of \[0, 3\)\)\. Give the example"
+    with pytest.raises(ValueError, match=advice.format(5)):
+        Model(joint, "x", example=5)
+    model = Model(joint, "x", example=1)
+    with pytest.raises(ValueError, match=advice.format(7)) as error:
+        measure(model, tfd.Normal(0.0, 1.0), [7], seed=0, effort=FEW)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
 def test_evidence_below_another_bound_is_refused_where_that_is_reliable():
     """A q of twice the spread lacks 3 / 2 - ln 2 = .81 nats; its weights nearly close the gap."""
     model, _, evidence = conjugate()

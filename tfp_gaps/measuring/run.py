@@ -285,7 +285,8 @@ def _moments(model, parts):
 
 def _weights(model, parts, log_q, x, name):
     """(ln p(x, z) - ln q(z) in the model's dtype [draws, data], its rounding in nats)."""
-    terms = model.log_terms(parts, x)
+    with joint_checks.supported(f"the model's densities at draws of {name}"):
+        terms = model.log_terms(parts, x)
     joint_checks.finite(parts, log_q, terms, name)
     rounded = joint_checks.rounding(model, parts, log_q, terms, name)
     log_weights = (model.log_joint(parts, x) - log_q).numpy()
