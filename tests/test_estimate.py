@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfp_gaps.estimate import INDEPENDENT, Estimate, paired_difference, ratio_of_means
+from tfp_gaps.annealing import jackknife_error
+from tfp_gaps.bounds import Bounds
+from tfp_gaps.estimate import (
+    INDEPENDENT,
+    Estimate,
+    over_seeds,
+    paired_difference,
+    ratio_of_means,
+)
+from tfp_gaps.forecasting import fair_crps
+from tfp_gaps.gaps import decompose
 
 FINITE = st.floats(-1e6, 1e6)
 ERRORS = st.floats(0, 1e3)
@@ -287,3 +297,61 @@ def test_the_error_of_a_ratio_is_its_spread_over_repetitions():
     spread = np.std([e.value for e in found])
     assert np.sqrt(np.mean([e.standard_error**2 for e in found])) == pytest.approx(spread, rel=0.08)
     assert found[0].num_samples == 4
+
+
+HIDDEN = np.ma.masked_greater(np.array([1.0, 2.0, 3.0, 1000.0]), 100)
+PLAIN = np.zeros(4)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a: Estimate.from_samples(a),
+        lambda a: paired_difference(a, PLAIN),
+        lambda a: paired_difference(PLAIN, a),
+        lambda a: Estimate.from_crossed([a, a], INDEPENDENT),
+        lambda a: ratio_of_means([a], [PLAIN + 1.0], INDEPENDENT),
+        lambda a: over_seeds([a, a]),
+        lambda a: over_seeds(np.ma.stack([a, a]) if np.ma.isMaskedArray(a) else np.stack([a, a])),
+        lambda a: decompose(evidence=a, elbo=PLAIN - 9.0),
+        lambda a: Bounds.from_log_weights(a),
+        lambda a: jackknife_error(a),
+        lambda a: fair_crps(a, 0.0),
+    ],
+)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(HIDDEN, "no masked values, but [12] are masked"), (PLAIN + 1j, "they are complex")],
+    ids=["masked", "complex"],
+)
+def test_masked_and_complex_numbers_are_refused_wherever_they_enter(call, given, message):
+    with pytest.raises(ValueError, match=message):
+        call(given)
+
+
+def test_a_masked_array_that_hides_nothing_is_an_array():
+    shown = np.ma.masked_greater(np.array([1.0, 2.0, 3.0]), 100)
+    assert Estimate.from_samples(shown) == Estimate.from_samples([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (["a", "a", None, None], "labels of one kind.*2 are None or NaN"),
+        ([np.nan, 1.0, 1.0, 2.0], "1 are None or NaN"),
+        (np.array([1, "b", "b", 2], object), "they mix int and str"),
+        ([[1, 1, 2, 2]], r"each of the 4 sequences, but has 4 of shape \(1, 4\)"),
+        ([1, 1, 2], r"each of the 4 sequences, but has 3"),
+        (np.ma.masked_equal([1, 1, 2, 2], 1), "groups must hold no masked values, but 2"),
+    ],
+)
+def test_labels_that_name_no_group_are_refused(groups, message):
+    with pytest.raises(ValueError, match=message):
+        Estimate.from_crossed([[1.0, 2.0, 3.0, 4.0]], groups)
+
+
+def test_a_ratio_to_zero_is_refused_by_name():
+    with pytest.raises(ValueError, match="denominators must have a mean far from zero.*is 0"):
+        ratio_of_means([[1.0, 2.0, 3.0, 4.0]], [[1.0, -1.0, 0.5, -0.5]], INDEPENDENT)
+    with pytest.raises(ValueError, match="denominators must be finite, but 1 of its 2"):
+        ratio_of_means([[1.0, 2.0]], [[1.0, np.nan]], INDEPENDENT)

@@ -334,3 +334,18 @@ def test_bad_level(level):
     forecast = Forecast(np.zeros([1, 2, 1, 2, 1]), np.zeros([1, 2, 1]))
     with pytest.raises(ValueError, match=r"levels must lie between 0 and 1"):
         forecasting.score(forecast, levels=[level])
+
+
+def test_one_channel_is_an_index_and_no_channel_is_none():
+    rng = np.random.default_rng(9)
+    predicted = Forecast(rng.normal(size=[2, 50, 1, 6, 3]), rng.normal(size=[2, 6, 3]))
+    expected = forecasting.fair_crps(
+        predicted.samples[..., 1].swapaxes(0, 1), predicted.truth[..., 1][:, None]
+    )
+    for channels in (1, -2, np.int64(1), [1], slice(1, 2), np.array([False, True, False])):
+        found = forecasting.score(predicted, channels=channels)
+        np.testing.assert_allclose(found.crps, expected, atol=1e-12)
+        assert found.observed.shape == (2, 6) and found.crps.shape == (2, 1, 6)
+    for channels in (3, -4, [], slice(3, None), 0.0, [[0]], True, "x"):
+        with pytest.raises(ValueError, match="a slice or indices of the 3 channels"):
+            forecasting.score(predicted, channels=channels)

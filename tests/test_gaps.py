@@ -85,6 +85,20 @@ def test_parts_below_zero_are_not_clipped():
     assert report.approximation.value == -0.5 and report.total.value == 0.5
 
 
+def test_an_elbo_above_the_evidence_is_no_gap():
+    with pytest.raises(ValueError, match="evidence must not be below the ELBO, but .* is -2.000"):
+        gaps.decompose(evidence=-3.0, elbo=-1.0)
+    noise = np.random.default_rng(0).normal(size=40)
+    with pytest.warns(
+        RuntimeWarning, match=r"should not be below the ELBO, but .* is -1.94 ± 0.13"
+    ):
+        gaps.decompose(evidence=np.full(40, -3.0), elbo=-1.0 + noise)
+    # Within its errors, by rounding, or of two data that agree by chance, it may be above.
+    assert gaps.decompose(evidence=np.full(40, -1.3), elbo=-1.0 + noise).total.value < 0
+    gaps.decompose(evidence=-1000.001, elbo=-1000.0)
+    gaps.decompose(evidence=[-1.02, -1.02], elbo=[-1.0, -1.0001])
+
+
 def test_a_number_has_no_error_and_mixes_with_vectors():
     given = levels()
     report = gaps.decompose(**given | {"evidence": -99.0, "best_per_datum": -99.5})

@@ -6,19 +6,54 @@ import numbers
 import numpy as np
 
 
-def finite_array(value, name, *, ndim=None, advice=""):
-    """Return `value` as a float64 array; raise if it is not finite or has the wrong rank.
+def num_masked(value):
+    """How many entries of an array, or of arrays in a list, are masked.
 
-    >>> finite_array([1, 2], "locs", ndim=1)
-    array([1., 2.])
+    >>> num_masked([np.ma.masked_greater([1, 9], 5), [2, 3]])
+    1
     """
+    if isinstance(value, np.ma.MaskedArray):
+        return int(np.ma.count_masked(value))
+    if isinstance(value, list | tuple):
+        return sum(num_masked(v) for v in value if isinstance(v, np.ma.MaskedArray | list | tuple))
+    return 0
+
+
+def unmasked(value, name, *, advice=""):
+    """Raise if `value` holds masked entries: NumPy would take what is under the mask."""
+    hidden = num_masked(value)
+    if hidden:
+        advice = advice or "Fill them, or leave them out."
+        raise ValueError(f"{name} must hold no masked values, but {hidden} are masked. {advice}")
+
+
+def real_array(value, name, *, advice=""):
+    """Return `value` as a float64 array, finite or not; raise if it is masked or not real.
+
+    >>> real_array([1, np.inf], "log weights")
+    array([ 1., inf])
+    """
+    unmasked(value, name, advice=advice)
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.asarray(value)
+        if array.dtype.kind == "c":
+            raise TypeError("they are complex")
+        return array.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{name} must be an array of real numbers, but {value!r} could not be read as one "
             f"({error}). {advice}".rstrip()
         ) from error
+
+
+def finite_array(value, name, *, ndim=None, advice=""):
+    """Return `value` as a float64 array; raise as `real_array`, and if it is not finite or has the
+    wrong rank.
+
+    >>> finite_array([1, 2], "locs", ndim=1)
+    array([1., 2.])
+    """
+    array = real_array(value, name, advice=advice)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(
             f"{name} must have {ndim} dimension(s), but has shape {array.shape}. {advice}".rstrip()

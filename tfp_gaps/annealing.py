@@ -137,7 +137,7 @@ def jackknife_error(log_weights):
     >>> jackknife_error(np.log([1.0, 2.0, 3.0])).round(3).item()
     0.296
     """
-    count, scaled = len(log_weights), _relative(np.asarray(log_weights, np.float64))
+    count, scaled = len(log_weights), _relative(_checks.real_array(log_weights, "log weights"))
     if count == 1:
         return np.full(scaled.shape[1:], np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -312,9 +312,10 @@ class Bounds:
         """Make the bounds of ln w = ln p(x, z) - ln q(z), [K, *batch], in any precision.
 
         Raises:
-          ValueError: for fewer than two draws, from which no error follows.
+          ValueError: for fewer than two draws, from which no error follows, and for values that
+            are masked or not real.
         """
-        values = np.asarray(log_weights, np.float64)
+        values = _checks.real_array(log_weights, "log weights")
         if values.ndim == 0 or len(values) < 2:
             raise ValueError(
                 f"log weights must be [draws, *batch] with at least 2 draws, but have shape "

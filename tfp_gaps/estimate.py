@@ -114,7 +114,8 @@ class Estimate:
             The `Estimate`.
 
         Raises:
-            ValueError: if the samples are not a vector, fewer than two, or not finite.
+            ValueError: if the samples are not a vector, fewer than two, masked, not real or not
+                finite.
 
         >>> print(Estimate.from_samples([1.0, 2.0, 3.0], kind="seeds"))
         2.00 ± 0.58
@@ -183,7 +184,7 @@ class Estimate:
 
         Raises:
             ValueError: if the samples are not such a matrix or not finite, there is not one label
-                for each column, or there are fewer than two groups.
+                for each column, None and NaN being none, or there are fewer than two groups.
 
         >>> print(Estimate.from_crossed([[1.0, 2.0], [3.0, 4.0]], INDEPENDENT))
         2.5 ± 1.1
@@ -320,9 +321,14 @@ def over_seeds(samples):
     Returns:
         The `Estimate`, of kind "seeds".
 
+    Raises:
+        ValueError: for fewer than two seeds, and for samples that are masked, not real, or not
+            finite.
+
     >>> print(over_seeds([[1.0, 3.0], [2.0, 4.0], [3.0, 5.0]]))
     3.00 ± 0.58
     """
+    _checks.finite_array(samples, "samples")  # a mean over a mask would leave numbers out
     by_seed = np.mean(np.reshape(samples, [len(samples), -1]), axis=1)
     return Estimate.from_samples(by_seed, kind="seeds")
 
@@ -342,12 +348,19 @@ def ratio_of_means(numerators, denominators, groups, kind="seeds and data points
         The `Estimate`.
 
     Raises:
-        ValueError: as for `Estimate.from_crossed`.
+        ValueError: as for `Estimate.from_crossed`, and for denominators whose mean is zero.
 
     >>> print(ratio_of_means([[1.0, 2.0, 3.0]], [[2.0, 4.0, 7.0]], INDEPENDENT))
     0.462 ± 0.027
     """
-    numerators, denominators = np.asarray(numerators, float), np.asarray(denominators, float)
+    advice = "What diverged has no estimate: report it as diverged."
+    numerators = _checks.finite_array(numerators, "numerators", ndim=2, advice=advice)
+    denominators = _checks.finite_array(denominators, "denominators", ndim=2, advice=advice)
+    if abs(denominators.mean()) <= 1e-12 * np.max(np.abs(denominators), initial=0.0):
+        raise ValueError(
+            f"denominators must have a mean far from zero in units of its error, but their mean is "
+            f"{denominators.mean():.3g}. There is no such ratio: report the two means."
+        )
     ratio = numerators.mean() / denominators.mean()
     residual = (numerators - ratio * denominators) / denominators.mean()
     return Estimate.from_crossed(residual, groups, kind) + ratio
@@ -399,16 +412,32 @@ def _unit_means(columns, groups):
     """
     if isinstance(groups, str) and groups == INDEPENDENT:
         return columns
-    groups = np.asarray(groups)
-    if groups.shape != columns.shape:
-        raise ValueError(
-            f"groups must have one label for each of the {columns.size} sequences, but has "
-            f"{groups.size}. Take those of the sequences that were measured, or INDEPENDENT."
-        )
+    index = _indices(groups, columns.size)
     mean = columns.mean()
-    _, index = np.unique(groups, return_inverse=True)
     sums = np.bincount(index, weights=columns - mean)
     return mean + sums * len(sums) / columns.size
+
+
+def _indices(groups, count):
+    """Return the number of its group for each of `count` labels."""
+    _checks.unmasked(groups, "groups", advice="Give every sequence a label.")
+    groups = np.asarray(groups)
+    if groups.shape != (count,):
+        raise ValueError(
+            f"groups must have one label for each of the {count} sequences, but has {groups.size} "
+            f"of shape {groups.shape}. Take those of the sequences that were measured, or "
+            f"INDEPENDENT."
+        )
+    labels = groups.tolist()
+    unknown = sum(label is None or label != label for label in labels)  # NaN differs from itself
+    kinds = sorted({type(label).__name__ for label in labels})
+    if unknown or (groups.dtype == object and len(kinds) > 1):
+        found = f"{unknown} are None or NaN" if unknown else f"they mix {' and '.join(kinds)}"
+        raise ValueError(
+            f"groups must be labels of one kind, numbers or strings, but {found}. Give a sequence "
+            f"that belongs to no group a label of its own."
+        )
+    return np.unique(groups, return_inverse=True)[1]
 
 
 def _satterthwaite(a, b):

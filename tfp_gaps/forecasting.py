@@ -40,7 +40,7 @@ class Forecast:
 
     Raises:
       ValueError: for shapes that do not agree, fewer than 2 particles, or values that are not
-        finite.
+        finite, or masked.
 
     >>> Forecast(np.zeros([2, 50, 1, 3, 1]), np.ones([2, 3, 1])).samples.shape
     (2, 50, 1, 3, 1)
@@ -65,6 +65,9 @@ class Forecast:
             )
         for name in ("samples", "truth"):
             values = getattr(self, name)
+            _checks.unmasked(
+                values, name, advice="Give what was observed as `mask`, True or False."
+            )
             bad = int(np.sum(~np.isfinite(values)))
             if bad:
                 raise ValueError(
@@ -220,13 +223,13 @@ def score(forecast, levels=LEVELS, channels=slice(None)):
     Args:
       forecast: `Forecast`.
       levels: of the central intervals, each between 0 and 1.
-      channels: which channels to average over: indices or a slice.
+      channels: which channels to average over: indices, a slice, or a single index.
 
     Returns:
       `Scores`.
 
     Raises:
-      ValueError: for a level outside (0, 1).
+      ValueError: for a level outside (0, 1), and for channels that are none of the forecast's.
 
     >>> members = np.random.default_rng(0).normal(size=[1, 500, 1, 200, 1])
     >>> scores = score(Forecast(members, np.zeros([1, 200, 1])))  # the truth is the mode
@@ -238,6 +241,7 @@ def score(forecast, levels=LEVELS, channels=slice(None)):
             raise ValueError(
                 f"levels must lie between 0 and 1, but one is {level!r}. Use 0.9 for 90 %."
             )
+    channels = _channels(channels, np.shape(forecast.truth)[-1])
     mask = np.ones(forecast.truth.shape, bool) if forecast.mask is None else forecast.mask
     # Horizon by horizon: sorted float64 copies of everything would be three times the ensemble.
     parts = (np.asarray(part)[..., channels] for part in (forecast.samples, forecast.truth, mask))
@@ -247,6 +251,20 @@ def score(forecast, levels=LEVELS, channels=slice(None)):
     ]
     squared_error, crps, *covered = (np.stack(column) for column in zip(*rows, strict=True))
     return Scores(squared_error, crps, dict(zip(levels, covered)), mask[..., channels].any(-1))
+
+
+def _channels(channels, count):
+    """Indices of channels that there are, at least one; a slice as it is."""
+    found = np.arange(count)[channels] if isinstance(channels, slice) else np.atleast_1d(channels)
+    if found.dtype == bool and found.shape == (count,):
+        found = np.flatnonzero(found)
+    fits = found.ndim == 1 and found.size and found.dtype.kind in "iu"
+    if not fits or found.min() < -count or found.max() >= count:
+        raise ValueError(
+            f"channels must be a slice or indices of the {count} channels, one at least, but are "
+            f"{channels!r}. Give for instance [0], or leave them out for all."
+        )
+    return channels if isinstance(channels, slice) else found
 
 
 def fan(forecast, quantiles=(0.05, 0.25, 0.5, 0.75, 0.95)):
@@ -272,7 +290,9 @@ def fair_crps(samples, truth):
     >>> float(fair_crps(np.array([0.0, 2.0]), np.array(1.0)))
     0.0
     """
-    samples = np.asarray(samples, np.float64)
+    samples, truth = (
+        _checks.real_array(*part) for part in ((samples, "samples"), (truth, "truth"))
+    )
     count = len(samples)
     # Sorted, sum_{i<j} (x_j - x_i) = sum_i (2 i - m - 1) x_i for i = 1..m.
     ranks = 2.0 * np.arange(1, count + 1) - count - 1.0

@@ -16,6 +16,7 @@ its error. Values are nats per datum, or per sequence.
 """
 
 import itertools
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,8 @@ from tfp_gaps.estimate import Estimate, paired_difference
 from tfp_gaps.tables import Table
 
 PARTS = ("approximation", "conditioning", "capacity", "optimisation")
+_FOUR_ERRORS = 1 - 6.3e-5
+"""Level of a normal interval of four errors to each side."""
 _STEPS = ("evidence", "best_per_datum", "best_shared", "best_network", "elbo")
 
 
@@ -116,8 +119,13 @@ def decompose(
       `GapReport`.
 
     Raises:
-      ValueError: for vectors of different lengths, NaN, or unknown keys in `basis`. A datum without
-        a finite bound has no gap: find out why, or report it as diverged.
+      ValueError: for vectors of different lengths, NaN, unknown keys in `basis`, or numbers of
+        which the ELBO lies above the evidence. A datum without a finite bound has no gap: find out
+        why, or report it as diverged.
+
+    Warns:
+      RuntimeWarning: where the ELBO lies above the evidence by more than 4 errors, wider by
+        Student's t for few data.
 
     >>> report = decompose(evidence=-1.0, best_per_datum=-1.25, elbo=-2.0)
     >>> print(report.approximation, report.conditioning, report.optimisation)
@@ -125,18 +133,29 @@ def decompose(
     >>> report.in_words("capacity")
     'not measured (counted as optimisation)'
     """
-    given = {
+    bounds = {
         "evidence": evidence,
         "best_per_datum": best_per_datum,
         "best_shared": best_shared,
         "best_network": best_network,
         "elbo": elbo,
     }
+    report = split(bounds, kind=kind, basis=basis)
+    _check_total(report)
+    return report
+
+
+def split(given, *, kind="data points", basis=None):
+    """`decompose` of {argument: values}, without a word where the ELBO lies above the evidence.
+
+    For bounds whose errors over draws are known and were looked at: errors over data do not hold
+    what data share, such as draws of a prior.
+    """
     for key in basis or {}:
         _checks.one_of(key, "entry of basis", _STEPS)
-    values, last = [], evidence
+    values, last = [], given["evidence"]
     for name in _STEPS:
-        last = last if given[name] is None else given[name]
+        last = last if given.get(name) is None else given[name]
         values.append(_values(last, name))
     _check_lengths(values)
     parts = [_difference(a, b, kind) for a, b in itertools.pairwise(values)]
@@ -146,8 +165,25 @@ def decompose(
         elbo=_mean(values[-1], kind),
         total=_difference(values[0], values[-1], kind),
         basis=dict(basis or {}),
-        counted_as=carriers(name for name in _STEPS if given[name] is not None),
+        counted_as=carriers(name for name in _STEPS if given.get(name) is not None),
     )
+
+
+def _check_total(report):
+    """Refuse numbers, and doubt vectors, of which the ELBO is above the evidence: no such gap."""
+    total, said = report.total, f"but evidence - ELBO is {report.total} nats"
+    why = (
+        "The evidence lacks a term or is a bound that is not tight, the ELBO is of other data, or "
+        "q is not normalised."
+    )
+    if total.kind == "exact" and total.value < -1e-3 - 1e-6 * abs(report.evidence.value):
+        raise ValueError(f"evidence must not be below the ELBO, {said}. {why}")
+    if total.kind != "exact" and total.confidence_interval(_FOUR_ERRORS)[1] < -1e-3:
+        warnings.warn(
+            f"the evidence should not be below the ELBO, {said}. {why}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def carriers(given):

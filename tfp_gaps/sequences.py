@@ -78,12 +78,14 @@ class Sequences:
 
     @classmethod
     def from_missing(cls, observations, controls=None):
-        """Sequences from an array in which NaN stands for a missing value.
+        """Sequences from an array, not a masked one, in which NaN stands for a missing value.
 
         >>> x = Sequences.from_missing(np.array([[[1.0]], [[np.nan]]]))
         >>> x.observations.ravel(), x.mask.ravel()
         (array([1., 0.], dtype=float32), array([ True, False]))
         """
+        advice = "Pass x.filled(np.nan)."
+        _checks.unmasked(observations, "observations", advice=advice)
         observations = np.asarray(observations)
         return cls(observations, controls, ~np.isnan(observations))
 
@@ -122,9 +124,10 @@ def as_sequences(x):
 
 
 def _rank_three(value, name):
-    if np.ma.is_masked(value):
+    hidden = _checks.num_masked(value)
+    if hidden:
         raise ValueError(
-            f"{name} must be a bare array, but {int(np.ma.count_masked(value))} values of it are "
+            f"{name} must be a bare array, but {hidden} values of it are "
             f"masked and would lose their mask. Pass x.filled(0) and mask=~np.ma.getmaskarray(x)."
         )
     array = np.asarray(value)
@@ -147,6 +150,7 @@ def _rank_three(value, name):
 
 
 def _mask(value, shape):
+    _checks.unmasked(value, "mask", advice="Give True where a value was observed, else False.")
     mask = np.asarray(value)
     if mask.shape != shape or mask.dtype != np.bool_:
         raise ValueError(

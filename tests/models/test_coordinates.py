@@ -83,8 +83,8 @@ def multinomial():
     return Model(joint, "x", example=COUNTS), exact
 
 
-def weights(model, q, x):
-    parts, log_q = model.draw(q, model.data(x), 4000, 0)
+def weights(model, q, x, draws=4000):
+    parts, log_q = model.draw(q, model.data(x), draws, 0)
     return np.float64(model.log_joint(parts, model.data(x)) - log_q)[:, 0]
 
 
@@ -161,3 +161,47 @@ def test_outside_tfp_is_as_it_was():
     with pytest.raises(ZeroDivisionError), coordinates.measured(), coordinates.measured():
         _ = 1 / 0
     assert before == [owner.__dict__[name] for owner, name, _ in coordinates._OURS]
+
+
+class Lacking(tfd.MultivariateNormalTriL):
+    """Of which a constant of two nats is left out."""
+
+    def _log_prob(self, x):
+        return super()._log_prob(x) - 2.0
+
+
+def many(size):
+    joint = Batched(
+        {
+            "z": tfd.Sample(tfd.Normal(0.0, 1.0), size),
+            "x": lambda z: tfd.Independent(tfd.Normal(z, 1.0), 1),
+        }
+    )
+    return Model(joint, "x", example=np.zeros(size, np.float32))
+
+
+def correlated(size, rho):
+    return np.linalg.cholesky((1 - rho) * np.eye(size) + rho).astype(np.float32)
+
+
+@pytest.mark.parametrize(("size", "rho"), [(30, 0.0), (30, 0.9), (300, 0.0)])
+def test_a_q_of_many_numbers_that_is_not_normalised_is_refused(size, rho):
+    q = Lacking(tf.zeros([1, size]), correlated(size, rho))
+    with pytest.raises(ValueError, match=r"integrates to at most 0\.[1-7]\d* for datum 0"):
+        weights(many(size), q, np.zeros([1, size]), draws=1000)
+
+
+@pytest.mark.parametrize(
+    "scalar",
+    [
+        tfd.Uniform(-1.0, 1.0),
+        tfd.Cauchy(0.0, 1.0),
+        tfd.MixtureSameFamily(tfd.Categorical([0.0, 3.0]), tfd.Normal([-9.0, 9.0], [0.1, 3.0])),
+    ],
+)
+def test_any_normalised_q_of_many_numbers_is_taken(scalar):
+    for q in (
+        tfd.Sample(scalar, [30]),
+        tfd.MultivariateNormalTriL(tf.zeros(30), correlated(30, 0.999)),
+    ):
+        weights(many(30), q, np.zeros(30), draws=1000)

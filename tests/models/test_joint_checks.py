@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -651,6 +652,44 @@ def test_evidence_that_cannot_be_is_refused(evidence, message):
     model, q, _ = conjugate()
     with pytest.raises(ValueError, match=message):
         measure(model, q, [0.0, 1.0], seed=0, evidence=evidence, effort=FEW)
+
+
+def test_categories_that_there_are_not_are_named():
+    joint = Batched(
+        {"z": tfd.Normal(0.0, 1.0), "x": lambda z: tfd.Categorical(tf.stack([z, 0.0, 1.0]))}
+    )
+    advice = r"value of {} which is outside the valid range of \[0, 3\)\)\. Give the example"
+    with pytest.raises(ValueError, match=advice.format(5)):
+        Model(joint, "x", example=5)
+    model = Model(joint, "x", example=1)
+    with pytest.raises(ValueError, match=advice.format(7)) as error:
+        measure(model, tfd.Normal(0.0, 1.0), [7], seed=0, effort=FEW)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_evidence_below_another_bound_is_refused_where_that_is_reliable():
+    """A q of twice the spread lacks 3 / 2 - ln 2 = .81 nats; its weights nearly close the gap."""
+    model, _, evidence = conjugate()
+    x = np.float32([0.0, 1.0])
+
+    def wide(x):
+        return tfd.Normal(x / 2, np.float32(2 * 0.5**0.5))
+
+    given = evidence(x)
+    measure(model, wide, x, seed=0, evidence=given, effort=FEW)
+    given[1] -= 0.4
+    with pytest.raises(ValueError, match=r"that of datum 1 is -1\.9.* and its IWAE -1\.5"):
+        measure(model, wide, x, seed=0, evidence=given, effort=FEW)
+    bounds = {"ELBO": np.array([-9.0]), "annealed": np.array([-1.0])}
+    errors = {name: np.array([0.01]) for name in bounds}
+    for reliable in (False, True):
+        trust = SimpleNamespace(reliable=np.array([reliable]))
+        given = ([-2.0], bounds, errors, {"annealed": trust}, 1, 0.0)
+        if reliable:
+            with pytest.raises(ValueError, match="its annealed -1 ± 0.01"):
+                joint_checks.known_evidence(*given)
+        else:
+            np.testing.assert_array_equal(joint_checks.known_evidence(*given), [-2.0])
 
 
 @pytest.mark.parametrize(

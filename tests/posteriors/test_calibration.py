@@ -54,6 +54,31 @@ def test_batches_rank_each_datum_with_its_own_draws(model, monkeypatch):
     assert found.passes() and len(found.ranks["z[0]"]) == 500
 
 
+@pytest.mark.parametrize("part", [tfd.LKJ(2, 2.0), tfd.CholeskyLKJ(2, 2.0)])
+def test_constant_entries_do_not_fail_an_exact_posterior(part):
+    joint = tfd.JointDistributionNamed(
+        {"z": part, "x": lambda z: tfd.Normal(0.0 * z[..., 0, 0], 1.0)}
+    )
+    model = Model(joint, "x", example=0.0)
+    found = calibrate(model, lambda x: tfd.BatchBroadcast(part, [len(x)]), num_data=1000, seed=0)
+    assert found.passes()
+    for level in calibration.LEVELS:  # z[0, 0] is 1 in all draws
+        share = found.coverage("z[0, 0]", level)
+        assert abs(share.value - level) < 4 * share.standard_error
+
+
+def test_ties_are_broken_at_random_and_other_ranks_stay():
+    rng = np.random.default_rng(0)
+    draws = np.array([0.0, 1.0, 1.0, 2.0])[:, np.newaxis]
+    tied = calibration._ranks(np.repeat(draws, 3000, 1), np.ones(3000), rng)
+    counts = np.bincount(tied, minlength=5)
+    assert counts[[0, 4]].sum() == 0 and stats.chisquare(counts[1:4]).pvalue > 0.001
+    draws, made = rng.normal(size=[9, 50, 2]), rng.normal(size=[50, 2])
+    np.testing.assert_array_equal(
+        calibration._ranks(draws, made, rng), np.sum(draws < made, axis=0)
+    )
+
+
 def test_the_test_is_that_of_uniform_bins():
     ranks = np.repeat(np.arange(200), 5)
     found = Calibration({"z": ranks, "w": np.zeros(1000, int)}, 199)

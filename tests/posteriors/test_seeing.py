@@ -10,6 +10,7 @@ from tfp_gaps.exact import linear_gaussian
 from tfp_gaps.models.joint import Model
 from tfp_gaps.models.state_space import DiagonalNormal, LinearGaussianStateSpace, StateSpace
 from tfp_gaps.networks import replica_seeds
+from tfp_gaps.posteriors import seeing
 from tfp_gaps.posteriors.conditions import LookAhead
 from tfp_gaps.posteriors.look_ahead import LookAheadNetwork
 from tfp_gaps.sequences import Sequences
@@ -90,6 +91,49 @@ def test_a_leak_at_one_step_is_named(leak, message):
     seen = conditions_of(q, model(1), Sequences(X, U))
     assert len(seen.leaks) == 1 and seen.leaks[0].startswith(message)
     assert seen.label == "neither" and message in str(seen)
+
+
+def missing_at_the_end(num_sequences, which):
+    """How many observations are still to come is in the mask, and q(z_1) may not know it."""
+    mask = np.ones([TIME, num_sequences, CHANNELS], bool)
+    mask[4:, which] = False
+    return mask
+
+
+def still_to_come(batch):
+    if batch.mask is None:
+        return 0.0
+    return at(0, 0.01 * tf.reduce_sum(tf.cast(batch.mask, tf.float32), 0)[..., :1])
+
+
+def after_a_gap(batch):
+    """Silent wherever x_5 is observed."""
+    if batch.mask is None:
+        return 0.0
+    observed = tf.cast(batch.mask, tf.float32)[..., :1]
+    return at(0, (1.0 - observed[4]) * (1.0 - observed[5]))
+
+
+@pytest.mark.parametrize("which", [[0], [9, 11]], ids=["first", "beyond the first eight"])
+@pytest.mark.parametrize(
+    ("leak", "steps"), [(still_to_come, range(1, 6)), (after_a_gap, (4, 5))], ids=["count", "gap"]
+)
+def test_a_leak_through_the_mask_is_found_wherever_sequences_are_incomplete(which, leak, steps):
+    mask = missing_at_the_end(12, which)
+    x = np.random.default_rng(1).normal(size=mask.shape)
+    q = Summed(np.tri(TIME), leak)
+    q.conditions = LookAhead(0)
+    seen = conditions_of(q, model(), Sequences(x, None, mask))
+    assert np.flatnonzero(seen.observations[0]).tolist() == [0, *steps]
+    assert len(seen.leaks) == len(steps)
+    assert not conditions_of(q, model(), x).leaks  # without missing values there is none
+
+
+def test_of_complete_sequences_the_first_eight_are_asked():
+    assert seeing._chosen(None, 12).tolist() == list(range(8))
+    assert seeing._chosen(None, 3).tolist() == [0, 1, 2]
+    chosen = seeing._chosen(missing_at_the_end(20, slice(9, None)), 20)
+    assert chosen.tolist() == [0, 1, 2, 3, 9, 10, 11, 12]
 
 
 def test_a_leak_is_named_without_a_declaration_and_what_is_not_used_too():

@@ -30,7 +30,7 @@ from tfp_gaps.measuring.judgement import SearchDiagnostics
 from tfp_gaps.measuring.run import Draws, Run
 from tfp_gaps.models import joint_checks
 from tfp_gaps.models.joint import Model
-from tfp_gaps.models.observations import num_data, select
+from tfp_gaps.models.observations import num_data, real_array, select
 from tfp_gaps.posteriors.search import FAMILIES
 from tfp_gaps.tables import Table
 
@@ -236,8 +236,8 @@ def measure(
         call to call or with the data beside a datum, or whose draws lie outside the model's
         support; for a single completion, completions equal to the data, and those that change q;
         for densities that are not finite, are rounded by more than 0.1 nats or mix data, for data
-        that change the support of a latent part, and for evidence of another length or below the
-        ELBO.
+        that change the support of a latent part, and for evidence of another length, below an ELBO,
+        or below another bound where that is reliable.
 
     Warns:
       RuntimeWarning: where the evidence cannot be trusted by its `Diagnostics`, is rounded by more
@@ -262,9 +262,7 @@ def measure(
     starts, rounded = run.bound_posterior(posterior, x)
     found, known = run.found, None
     if evidence is not None:
-        known = joint_checks.known_evidence(
-            evidence, found.bounds, found.errors, num_data(x), rounded
-        )
+        known = _known(evidence, found, x, rounded)
     try:
         run.search_and_anneal(x, starts, completions)
         slack = run.slack() if effort.num_simulated else None
@@ -272,7 +270,7 @@ def measure(
         own = ", ".join(f"{name} {found.bounds[name].mean():.6g}" for name in ("ELBO", "IWAE"))
         raise ValueError(f"{error} The bounds found before are {own} nats per datum.") from error
     if evidence is not None:
-        joint_checks.known_evidence(evidence, found.bounds, found.errors, num_data(x), rounded)
+        _known(evidence, found, x, rounded)
     judgement.contradictions(found, slack)
     values, errors, basis = judgement.evidence(found, known)
     basis |= judgement.basis_of_search(found, effort)
@@ -321,9 +319,15 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
     return bound
 
 
+def _known(evidence, found, x, rounded):
+    return joint_checks.known_evidence(
+        evidence, found.bounds, found.errors, found.diagnostics, num_data(x), rounded
+    )
+
+
 def _completions(model, completions, x):
-    if not isinstance(completions, dict):
-        completions = np.asarray(completions)
+    if not isinstance(completions, dict | np.ma.MaskedArray):  # masks are for the model to judge
+        completions = real_array(completions, "completions")
     count = num_data(completions)
     read = model._density.observations.data
     each = [read(select(completions, index)) for index in range(count)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfp_gaps.bounds import note
 from tfp_gaps.estimate import Estimate
-from tfp_gaps.gaps import GapReport, carriers, decompose
+from tfp_gaps.gaps import GapReport, carriers, split
 from tfp_gaps.measuring.found import LEAST_SHARE, MIXED
 from tfp_gaps.posteriors.search import FAMILIES
 
@@ -159,7 +159,8 @@ def basis_of_search(found, effort):
         basis["elbo"] = f"better than the best of {name}"
         warnings.warn(
             f"the posterior's ELBO is {above.mean():.3g} ± {error:.2g} nats above that of the best "
-            f"{name} q: the posterior is richer than this family, or the search ended too early. "
+            f"{name} q: the posterior is richer than this family, the search ended too early, or "
+            f"the posterior's ln q lacks a term. "
             f"The approximation gap is that of {name}, and the amortisation part is negative. "
             f"Name the posterior's own family, Effort(family=...), one of {', '.join(FAMILIES)}.",
             RuntimeWarning,
@@ -197,7 +198,7 @@ def report(bounds, errors, evidence, is_shared, basis):
         names["best_shared"] = "ELBO, best shared q"
     if len(bounds["ELBO"]) > 1:
         given = {key: bounds[name] for key, name in names.items()}
-        return decompose(evidence=evidence[0], **given, basis=basis)
+        return split({"evidence": evidence[0], **given}, basis=basis)
     given = {
         key: Estimate(float(bounds[name][0]), float(errors[name][0]), kind="Monte Carlo")
         for key, name in names.items()

@@ -318,7 +318,8 @@ def _moments(model, parts):
 
 def _weights(model, parts, log_q, x, name, of_model):
     """(ln p(x, z) - ln q(z) in the model's dtype [draws, data], its rounding in nats)."""
-    terms = model.log_terms(parts, x)
+    with joint_checks.supported(f"the model's densities at draws of {name}"):
+        terms = model.log_terms(parts, x)
     joint_checks.finite(parts, log_q, terms, name)
     if not of_model:
         posterior_checks.on_support(model, parts)

@@ -12,6 +12,7 @@ and a density that has lost its leading axes.
 import contextlib
 
 import numpy as np
+from scipy import stats
 
 from tfp_gaps._tensorflow import tf, tfp
 
@@ -27,6 +28,8 @@ _KNOWN = (
     tfd.LKJ,
     tfd.WishartLinearOperator,
 )
+_FEWEST_DRAWS = 50
+"""In each half: what fewer leave out may be a notable share."""
 _INNER = ("distribution", "components_distribution")
 _simplex_forward = tfb.SoftmaxCentered._forward_log_det_jacobian
 _simplex_inverse = tfb.SoftmaxCentered._inverse_log_det_jacobian
@@ -138,6 +141,43 @@ def _is_open(distribution):
         return False
     free = bijector.inverse_event_shape(distribution.event_shape)
     return free.num_elements() == distribution.event_shape.num_elements()
+
+
+def least_excess(numbers, log_density):
+    """A lower limit of minus ln of a density's integral, from draws that it made, of many numbers.
+
+        E_q [ln g(u) - ln q(u)] = -KL(q || g) <= 0 for a normalised q, whatever g is
+
+    The mean of a logarithm is known where that of g / q is not, and g needs to fit less well: it is
+    a normal with the means and variances, and where there are draws enough the covariance, of the
+    first half. What q lacks beyond KL(q || g) is seen.
+
+    Args:
+      numbers: [draws, num_numbers].
+      log_density: [draws].
+
+    Returns:
+      The largest such mean less 5 standard errors, nats; -inf where the draws do not tell.
+
+    >>> u = np.random.default_rng(0).normal(size=[1000, 40])
+    >>> least_excess(u, stats.norm.logpdf(u).sum(-1) - 3.0) > 2.5
+    True
+    """
+    numbers = np.asarray(numbers, np.float64)
+    half, size = len(numbers) // 2, numbers.shape[-1]
+    log_density = np.asarray(log_density, np.float64)[half:]
+    spread = numbers[:half].std(0)
+    finite = np.isfinite(numbers).all() and np.isfinite(log_density).all()
+    if half < _FEWEST_DRAWS or not (finite and spread.all()):
+        return -np.inf
+    standard = (numbers - numbers[:half].mean(0)) / spread
+    log_gs = [stats.norm.logpdf(standard[half:]).sum(-1)]
+    if half >= 3 * size:  # a share of the unit matrix makes every covariance invertible
+        factor = np.linalg.cholesky(0.99 * np.cov(standard[:half].T) + 0.01 * np.eye(size))
+        whitened = np.linalg.solve(factor, standard[half:].T)
+        log_gs.append(stats.norm.logpdf(whitened).sum(0) - np.log(np.diag(factor)).sum())
+    gains = np.stack(log_gs) - np.log(spread).sum() - log_density
+    return float(np.max(gains.mean(1) - 5 * gains.std(1, ddof=1) / np.sqrt(gains.shape[1])))
 
 
 def excess(numbers, log_density):

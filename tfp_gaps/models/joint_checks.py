@@ -32,6 +32,7 @@ TRANSFORM = "Write the part as a transform of unconstrained ones, such as tf.exp
 SAMPLE = "Sample the joint distribution alone until it works."
 _SUPPORT = "Look for data that the observed distribution does not allow."
 NESTED = "Use an AutoBatched class for the joint distributions inside as for the outer one."
+SUPPORT = "Give the example, and data, only values that the observed distribution can have."
 LIKELIHOOD = (
     "It must give [draws, data] for z [draws, data, *event], or a scalar for one draw and datum."
 )
@@ -55,11 +56,35 @@ def users_code(what, advice):
     try:
         yield
     except Exception as error:
-        text = str(error).strip().splitlines() or [""]
-        # AutoGraph puts the message last, behind a traceback.
-        line = text[-1 if text[0].startswith("in user code") else 0].strip()
-        found = f"{type(error).__name__}: {line[:200]}".rstrip(" .:")
-        raise ValueError(f"{what} could not be evaluated ({found}). {advice}") from error
+        advice = SUPPORT if _is_support(error) else advice
+        raise ValueError(f"{what} could not be evaluated ({_found(error)}). {advice}") from error
+
+
+@contextlib.contextmanager
+def supported(what):
+    """Say in one sentence that TensorFlow refuses a value, which it does without a density."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if not _is_support(error):
+            raise
+        raise ValueError(f"{what} could not be evaluated ({_found(error)}). {SUPPORT}") from error
+
+
+def _is_support(error):
+    return "outside the valid range" in str(error)
+
+
+def _found(error):
+    """The kind of an error and the sentence that says what was wrong."""
+    text = str(error).strip().splitlines() or [""]
+    line = text[0]
+    if line.startswith("in user code"):  # AutoGraph puts the message last, behind a traceback
+        line = text[-1]
+    elif line.startswith("Graph execution error"):  # so do graphs, before the name of an operation
+        line = [line, *(row for row in text[1:] if row.strip() and not row[0].isspace())][-1]
+    line = line.partition("Label values:")[0].strip()
+    return f"{type(error).__name__}: {line[:200]}".rstrip(" .:")
 
 
 def missing(how):
@@ -538,7 +563,8 @@ def normalised(model, parts, log_q):
     """Refuse a q whose density is too small at its own draws, which puts bounds above ln p(x).
 
     It integrates to less than one over the model's unconstrained numbers, as a density in other
-    coordinates of a surface does. Draws of few data tell, where the numbers are few.
+    coordinates of a surface does. Draws of few data tell: of few numbers how much is missing, of
+    many that something is, if it is more than a normal q lacks.
     """
     parts = {name: value[:, :_NUM_CHECKED] for name, value in parts.items()}
     numbers = _copies({"": model.unconstrain(parts)})[""]
@@ -553,9 +579,13 @@ def normalised(model, parts, log_q):
         if eps * max(np.max(np.abs(free).mean(0) / spread), np.abs(log_u).max()) > 1e-3:
             continue  # rounding, which is looked at elsewhere
         estimate, error = coordinates.excess(free, log_u)
-        if estimate - 5 * error > 1.05:
+        lack, about = np.log(max(estimate - 5 * error, 1.0)), "about"
+        if np.isinf(error):  # of many numbers
+            lack, about = coordinates.least_excess(free, log_u), "at most"
+            estimate = np.exp(lack)
+        if lack > np.log(1.05):
             raise ValueError(
-                f"the posterior must be normalised, but its density integrates to about "
+                f"the posterior must be normalised, but its density integrates to {about} "
                 f"{1 / estimate:.2g} for datum {datum} over the model's unconstrained numbers: "
                 f"bounds would lie above ln p(x). Look for a term left out of ln q, or for a "
                 f"bijector with other coordinates than the model's part."
@@ -648,8 +678,16 @@ def rounding(model, parts, log_q, terms, where):
     return size
 
 
-def known_evidence(evidence, bounds, errors, num_data, rounded):
-    """`evidence` as float64 [data]; refuse another length, or one below the ELBO."""
+def known_evidence(evidence, bounds, errors, diagnostics, num_data, rounded):
+    """`evidence` as float64 [data]; refuse another length, or one below a lower bound.
+
+    Args:
+      evidence: what was given.
+      bounds, errors: {name: [data]} of lower bounds found; ELBO also count in the mean over data.
+      diagnostics: {name: `bounds.Diagnostics`}; others than ELBO count where they are reliable.
+      num_data: how many numbers there must be.
+      rounded: of the bounds, nats.
+    """
     values = real_array(evidence, "evidence").astype(np.float64)
     if values.shape != (num_data,) and (num_data > 1 or values.shape != ()):
         raise ValueError(
@@ -659,12 +697,16 @@ def known_evidence(evidence, bounds, errors, num_data, rounded):
     values = values.reshape(num_data)
     if not np.isfinite(values).all():
         raise ValueError("evidence must be finite. Leave out the data for which it is not known.")
-    for name in [name for name in bounds if name.startswith("ELBO")]:
-        excess = bounds[name] - values
-        limit = 5 * errors[name] + 1e-3 + rounded
-        whole = 5 * np.sqrt(np.sum(errors[name] ** 2)) / num_data + 1e-3 + rounded
-        if np.any(excess > limit) or excess.mean() > whole:
-            worst = int(np.argmax(excess - limit))
+    for name in bounds:
+        beyond = bounds[name] - values - 5 * errors[name] - 1e-3 - rounded
+        whole = -np.inf
+        if name.startswith("ELBO"):
+            error = np.sqrt(np.sum(errors[name] ** 2)) / num_data
+            whole = np.mean(bounds[name] - values) - 5 * error - 1e-3 - rounded
+        else:  # draws of a prior are shared by all data: errors of a mean are not known
+            beyond = np.where(diagnostics[name].reliable, beyond, -np.inf)
+        if beyond.max() > 0 or whole > 0:
+            worst = int(np.argmax(beyond))
             raise ValueError(
                 f"evidence must not be below a lower bound, but that of datum {worst} is "
                 f"{values[worst]:.6g} and its {name} {bounds[name][worst]:.6g} ± "

@@ -125,10 +125,10 @@ def real_array(values, name, *, missing=False):
             f"{name} must be an array, but is a {type(values).__name__}. The order is "
             f"measure(model, posterior, data)."
         )
-    if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
-        if missing and values.dtype.kind in "biuf":
+    hidden = _checks.num_masked(values)
+    if hidden:
+        if missing and np.ma.isMaskedArray(values) and values.dtype.kind in "biuf":
             return values.astype(np.result_type(values.dtype, np.float32)).filled(np.nan)
-        hidden = int(np.ma.getmaskarray(values).sum())
         raise ValueError(
             f"{name} must hold no masked values, but {hidden} are masked. Leave these data out, or "
             f"model what is missing."

@@ -3,8 +3,9 @@
     z ~ p(z), x ~ p(x | z), z_1 .. z_L ~ q(z | x):    rank of z among z_1 .. z_L
 
 is uniform on 0 .. L for each number of z if q is the posterior. A q that is too narrow has too many
-ranks at both ends, one that is too wide too few, one that is shifted has them at one end. What it
-does not see: that q leaves out what x says (the prior itself passes), and how parts depend on each
+ranks at both ends, one that is too wide too few, one that is shifted has them at one end. Draws
+that equal z, such as all of a constant entry, count as below it or above at random. What it does
+not see: that q leaves out what x says (the prior itself passes), and how parts depend on each
 other. The gaps of `measure` see both.
 """
 
@@ -140,11 +141,12 @@ def calibrate(model, posterior, *, num_data, seed, num_draws=199):
     batches = []
     for first in range(0, num_data, at_once):
         own = np.random.SeedSequence([abs(seed), first, 1]).generate_state(1)[0] % 2**30
+        ties = np.random.default_rng([abs(seed), first, 2])
         part = model.select(x, slice(first, first + at_once))
         parts, _ = model.draw(posterior, part, num_draws, int(own))
         posterior_checks.on_support(model, parts)
         made = {name: value[:, first : first + at_once] for name, value in latents.items()}
-        batches.append({name: _ranks(parts[name], made[name]) for name in parts})
+        batches.append({name: _ranks(parts[name], made[name], ties) for name in parts})
     return Calibration(
         {
             label: values
@@ -155,14 +157,16 @@ def calibrate(model, posterior, *, num_data, seed, num_draws=199):
     )
 
 
-def _ranks(draws, made):
-    """Draws below what made the data: int [data, *event]."""
+def _ranks(draws, made, ties):
+    """Draws below what made the data, and a random number of its equals: int [data, *event]."""
     draws, made = np.asarray(draws), np.asarray(made)
     if not np.isfinite(draws).all():
         raise ValueError(
             "draws of the posterior must be finite, but some are not. Look for NaN in q."
         )
-    return np.sum(draws < made, axis=0)
+    below, equal = np.sum(draws < made, axis=0), np.sum(draws == made, axis=0)
+    # Uniform again: what made the data has any place among its equals.
+    return below + ties.integers(equal, endpoint=True)
 
 
 def _numbers(name, ranks):

@@ -205,7 +205,8 @@ def conditions_of(posterior, model, data):
         callable x [data, *event] -> distribution.
       model: state-space model, as `models.own` describes, or `tfp_gaps.Model`.
       data: `Sequences`, or an array [time, sequences, channels]; of a `Model` [data, *event]. The
-        first eight are used; the more they differ, the harder for a use to hide.
+        first eight are used; the more they differ, the harder for a use to hide. Where only later
+        sequences have missing values, up to four of these take the places of the last.
 
     Returns:
       `Seen`, or `SeenColumns` for a `Model`.
@@ -232,7 +233,19 @@ def conditions_of(posterior, model, data):
         return _columns(posterior, model, data)
     order = "conditions_of(posterior, model, data)"
     model, posterior, sequences = with_posterior(model, posterior, data, order)
-    return _Probe(posterior, model, sequences.first(_MOST)).run()
+    return _Probe(posterior, model, sequences).run()
+
+
+def _chosen(mask, count):
+    """Indices of the sequences at which q is asked, incomplete ones among them if there are any."""
+    first = np.arange(min(_MOST, count))
+    if mask is None:
+        return first
+    incomplete = np.flatnonzero(~mask.all((0, 2)))
+    if incomplete[0] < _MOST:
+        return first
+    some = incomplete[: _MOST // 2]
+    return np.concatenate([first[: _MOST - len(some)], some])
 
 
 class _Probe:
@@ -240,6 +253,8 @@ class _Probe:
 
     def __init__(self, posterior, model, sequences):
         self.posterior, self.model = posterior, model
+        self.is_masked = sequences.mask is not None
+        sequences = sequences.select(_chosen(sequences.mask, len(sequences)))
         x = sequences.observations
         self.is_binary = x.dtype == np.uint8
         x = x.astype(np.float32)
@@ -248,7 +263,7 @@ class _Probe:
             x = np.concatenate([x, 3 * x], 1)
         self.scale = np.where(x.std((0, 1)) > 0, x.std((0, 1)), 1.0)
         self.controls = _twice(sequences.controls, x)
-        self.is_masked = sequences.mask is not None
+        self.mask = _twice(sequences.mask, x)
         self.x = x
         self.latents = self._latents()
         self.factors = tf.function(
@@ -297,8 +312,9 @@ class _Probe:
         changed = base.copy()
         changed[step] = np.concatenate(rows)
         change = self._compare(base, changed, len(rows))
-        masked = self._compare_masks(step, base, len(rows)) if self.is_masked else 0.0
-        change = np.maximum(change, masked).reshape(len(self.x), len(which), -1)
+        if self.is_masked:
+            change = np.maximum(change, self._compare_masks(step, base, len(rows)))
+        change = change.reshape(len(self.x), len(which), -1)
         return change.max(-1)
 
     def _compare(self, base, changed, copies, controls=None):
@@ -308,17 +324,16 @@ class _Probe:
         second = first if controls is None else controls
         return self._differ((base, first, latents), (changed, second, latents))
 
-    def _differ(self, one, other, mask=None):
-        ones = np.ones_like(one[0]) if self.is_masked else None
-        before, again = (self._ask(*one, ones) for _ in range(2))
-        after = self._ask(*other, ones if mask is None else mask)
-        mean, scale = before
+    def _differ(self, one, other, masks=None):
+        before, after = masks or ([np.ones_like(one[0])] * 2 if self.is_masked else [None] * 2)
+        (mean, scale), again = (self._ask(*one, before) for _ in range(2))
+        after = self._ask(*other, after)
         if not (np.isfinite(mean).all() and np.all(scale > 0)):
             raise ValueError(
                 "the posterior's factors must have finite means and scales above zero, but have "
                 "others at these data. Standardise the data, or bound the scales."
             )
-        if any(not np.array_equal(a, b) for a, b in zip(before, again, strict=True)):
+        if not (np.array_equal(mean, again[0]) and np.array_equal(scale, again[1])):
             raise ValueError(
                 "the posterior must give the same factors for the same data, but gave others when "
                 "asked twice. Switch dropout off, or fix its seed."
@@ -327,13 +342,17 @@ class _Probe:
         return np.nan_to_num(moved, nan=np.inf).max((1, 3))  # over replicas and latents
 
     def _compare_masks(self, step, base, copies):
-        """The same, when it is marked as missing."""
-        mask = np.ones_like(base)
-        mask[step] = 0.0
+        """The same, when it is marked as missing, or, where it is missing, as observed."""
         latents = np.tile(self.latents, [1, 1, copies, 1])
         controls = None if self.controls is None else np.tile(self.controls, [1, copies, 1])
         given = (base, controls, latents)
-        return self._differ(given, given, mask)
+        own = np.tile(self.mask, [1, copies, 1]).astype(base.dtype)
+        found = []
+        for before in (np.ones_like(base), own):
+            after = before.copy()
+            after[step] = 1.0 - before[step]
+            found.append(self._differ(given, given, (before, after)))
+        return np.maximum(*found)
 
     def _of_controls(self, step):
         copies = len(_SIZES)
@@ -370,10 +389,11 @@ class _Probe:
         ]
 
 
-def _twice(controls, x):
-    if controls is None:
+def _twice(part, x):
+    """Controls or mask for the rows of x, which may hold each sequence twice."""
+    if part is None:
         return None
-    return np.tile(controls, [1, x.shape[1] // controls.shape[1], 1])
+    return np.tile(part, [1, x.shape[1] // part.shape[1], 1])
 
 
 def _columns(posterior, model, data):
