@@ -207,6 +207,13 @@ def test_missing_entries_that_others_depend_on_are_refused(x):
             {"x": tfd.Normal(0.0, 1.0), "y": lambda x: tfd.Normal(x, 1.0)},
             "'x' must not be needed by other parts, but 'y'",
         ),
+        (
+            {
+                "x": tfd.Normal(0.0, 1.0),  # beyond 4 in 3 of 100 000 draws
+                "y": lambda x: tfd.Normal(tf.where(x > 4, 3.0, 0.0), 1.0),
+            },
+            "'x' must not be needed by other parts, but 'y'",
+        ),
         ({"x": tfd.Normal(0.0, 1.0), "y": tfd.Bernoulli(0.5)}, "floating dtype"),
     ],
 )

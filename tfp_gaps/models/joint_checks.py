@@ -20,7 +20,11 @@ _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 _LARGEST_ROUNDING, _NOTABLE_ROUNDING = 0.1, 0.01  # nats
 _NUM_DRAWS, _NUM_CHECKED, _NUM_ALONE = 4000, 8, 5
 _NUM_TRIED, _NUMBERS_AT_ONCE = 2, 2**20
+_MOST = 4_000_000
+"""Numbers that a check holds at once."""
 _ENDS = np.float64([[[-8.0]], [[-3.0]], [[3.0]], [[8.0]]])  # unconstrained numbers
+_STEPS = np.outer(np.geomspace(0.03, 30.0, 25), [-1.0, 1.0]).ravel()
+"""Changes of an observed value, in standard deviations."""
 
 _SHAPES = (
     "Densities must have the shape [draws, data]: use an AutoBatched joint distribution, or "
@@ -331,10 +335,40 @@ def _left_out(model):
             )
         for part in set(terms) - {name}:
             if not np.allclose(other[part], terms[part], rtol=1e-4, atol=1e-4):
-                raise ValueError(
-                    f"missing values of {name!r} must not be needed by other parts, but {part!r} "
-                    f"depends on it. Make what is missing a latent part."
-                )
+                _refuse_needed(name, part)
+    _rarely_needed(model, parts, given)
+
+
+def _rarely_needed(model, parts, given):
+    """Refuse a part that depends on missing values only where these are rare, such as x > 4.
+
+    What does not depend on x is the same at any x: draws are moved by up to 30 standard deviations.
+    """
+    density = model._density
+    steps = _STEPS[:: max(1, len(_STEPS) * _NUM_CHECKED * model.size // _MOST)]
+    parts = tf.nest.map_structure(lambda part: tf.concat([part] * len(steps), 1), parts)
+    many = {name: np.concatenate([value] * len(steps)) for name, value in given.items()}
+    for name, value in given.items():
+        later = density.names[density.names.index(name) + 1 :]
+        if not later:
+            continue
+        spread = np.where(value.std(0) > 0, value.std(0), 1.0)
+        moved = np.concatenate([value + step * spread for step in steps]).astype(value.dtype)
+        without = density.all_terms(parts, {**many, name: np.full_like(moved, np.nan)})
+        try:
+            terms = density.all_terms(parts, {**many, name: moved})
+        except tf.errors.InvalidArgumentError:
+            continue  # x has a smaller range, and the model looks at it
+        for part in set(later) & set(terms):
+            if not np.allclose(terms[part], without[part], rtol=1e-4, atol=1e-4, equal_nan=True):
+                _refuse_needed(name, part)
+
+
+def _refuse_needed(name, part):
+    raise ValueError(
+        f"missing values of {name!r} must not be needed by other parts, but {part!r} depends on "
+        f"it. Make what is missing a latent part."
+    )
 
 
 def _probe(model, draws, data):
