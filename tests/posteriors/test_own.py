@@ -107,4 +107,5 @@ def test_batches_of_sequences_give_the_same_where_nothing_is_mixed(space):
         emission="normal",
         seeds=replica_seeds([0], "model"),
     )
-    elbo(steered, q, Sequences(X[:, :1], X[:, :1]), seed=0)  # a single sequence
+    controls = np.concatenate([np.zeros_like(X[:1, :1]), X[:-1, :1]])
+    elbo(steered, q, Sequences(X[:, :1], controls), seed=0)  # a single sequence
