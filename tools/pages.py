@@ -310,7 +310,8 @@ def mutants(project):
     lines = [*table(header, cells), "", "```{dropdown} Every survivor, and why"]
     for survivor, why in left:
         change = f"`{_one_line(survivor['before'])}` to `{_one_line(survivor['after'])}`"
-        lines.append(f"- {survivor['path']}, line {survivor['line']}, {change}: {why or 'a gap in the tests'}")
+        place = f"{survivor['path']}, line {survivor['line']}"
+        lines.append(f"- {place}, {change}: {why or 'a gap in the tests'}")
     return [*lines, "```"]
 
 
