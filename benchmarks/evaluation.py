@@ -37,10 +37,10 @@ def measure(num_particles, num_windows):
     """Yield (name, wall seconds, CPU seconds, peak memory in GB so far) of each filter."""
     model, network = build()
     draw = np.random.default_rng(0).standard_normal
-    windows = Sequences(
-        draw([NUM_TIMESTEPS, num_windows, SIZES["observation_size"]]),
-        draw([NUM_TIMESTEPS, num_windows, SIZES["control_size"]]),
-    )
+    observations = draw([NUM_TIMESTEPS, num_windows, SIZES["observation_size"]])
+    controls = draw([NUM_TIMESTEPS, num_windows, SIZES["control_size"]])
+    controls[0] = 0.0  # nothing acts into the first step
+    windows = Sequences(observations, controls)
     for name, posterior in (("bootstrap", None), ("guided", network)):
         wall, cpu = time.perf_counter(), time.process_time()
         filtering.particle_filter(
