@@ -28,7 +28,7 @@ from tfp_gaps.gaps import GapReport
 from tfp_gaps.measuring import judgement
 from tfp_gaps.measuring.judgement import SearchDiagnostics
 from tfp_gaps.measuring.run import Draws, Run
-from tfp_gaps.models import joint_checks
+from tfp_gaps.models import density_checks
 from tfp_gaps.models.joint import Model
 from tfp_gaps.models.observations import num_data, real_array, select
 from tfp_gaps.posteriors.search import FAMILIES
@@ -315,12 +315,12 @@ def upper_bound(model, latents, data, *, seed, effort=Effort()):
     _checks.integer(effort.num_chains, "num_chains", minimum=1)
     run, x = Run(model, effort, seed), model.data(data)
     bound = run.bound_above(latents, x)[:2]
-    joint_checks.unmixed(model, latents, x)
+    density_checks.unmixed(model, latents, x)
     return bound
 
 
 def _known(evidence, found, x, rounded):
-    return joint_checks.known_evidence(
+    return density_checks.known_evidence(
         evidence, found.bounds, found.errors, found.diagnostics, num_data(x), rounded
     )
 

@@ -12,8 +12,9 @@ from tfp_gaps.bounds import Bounds, diagnose, interval_factor
 from tfp_gaps.estimate import paired_difference
 from tfp_gaps.measuring.found import Found
 from tfp_gaps.measuring.judgement import of_one_start, of_two_starts
-from tfp_gaps.models import joint_checks, posterior_checks
+from tfp_gaps.models import data_checks, density_checks, posterior_checks
 from tfp_gaps.models.observations import num_data, select
+from tfp_gaps.models.users_code import supported
 from tfp_gaps.posteriors.search import Prior, Search, families_for
 
 _FEWEST_CHECKED = 8
@@ -88,7 +89,7 @@ class Run:
         """ELBO and IWAE of q: (moments of its draws, each [data, numbers]; rounding, nats)."""
 
         def work(first, end):
-            joint_checks.same_support(self.model, select(x, slice(first, end)))
+            data_checks.same_support(self.model, select(x, slice(first, end)))
             q = _part_of(posterior, first, end, num_data(x))
             draw = functools.partial(self.model.draw, q, select(x, slice(first, end)))
             weights, rounded, parts = self._weights(
@@ -99,7 +100,7 @@ class Run:
                 of_model=False,
             )
             if first == 0:
-                joint_checks.unmixed(self.model, parts, select(x, slice(first, end)))
+                density_checks.unmixed(self.model, parts, select(x, slice(first, end)))
             if len(weights) == len(parts[self.model.latents[0]]) and end - first == num_data(x):
                 self.draws = Draws(
                     {name: part.numpy() for name, part in parts.items()},
@@ -281,7 +282,7 @@ class Run:
 
         def work(first, end):
             part, seed = select(x, slice(first, end)), _seed(self.seed, first)
-            joint_checks.same_support(self.model, part)
+            data_checks.same_support(self.model, part)
             start = [
                 np.repeat(m[np.newaxis], num_data(part), 0) for m in (prior.mean(0), prior.std(0))
             ]
@@ -318,12 +319,12 @@ def _moments(model, parts):
 
 def _weights(model, parts, log_q, x, name, of_model):
     """(ln p(x, z) - ln q(z) in the model's dtype [draws, data], its rounding in nats)."""
-    with joint_checks.supported(f"the model's densities at draws of {name}"):
+    with supported(f"the model's densities at draws of {name}"):
         terms = model.log_terms(parts, x)
-    joint_checks.finite(parts, log_q, terms, name)
+    density_checks.finite(parts, log_q, terms, name)
     if not of_model:
         posterior_checks.on_support(model, parts)
-    rounded = joint_checks.rounding(model, parts, log_q, terms, name)
+    rounded = density_checks.rounding(model, parts, log_q, terms, name)
     log_weights = (model.log_joint(parts, x) - log_q).numpy()
     if log_weights.shape != tuple(log_q.shape) or not np.isfinite(log_weights).all():
         raise ValueError(

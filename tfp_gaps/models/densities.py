@@ -14,6 +14,7 @@ import numpy as np
 from tfp_gaps._tensorflow import tf, tfp
 from tfp_gaps.models import coordinates, discrete, joint_checks, missing, observations
 from tfp_gaps.models.parts import Parts, by_name, entries, names
+from tfp_gaps.models.users_code import LIKELIHOOD, NESTED, SAMPLE, TRANSFORM, users_code
 
 tfd, tfb = tfp.distributions, tfp.bijectors
 
@@ -48,7 +49,7 @@ def _made(distribution, top, given=()):
     """
     if not isinstance(distribution, tfd.JointDistribution):
         return {top[0]: distribution}
-    with joint_checks.users_code("a draw of the model", joint_checks.SAMPLE):
+    with users_code("a draw of the model", SAMPLE):
         made = entries(distribution.sample_distributions(seed=(0, 0), **dict(given))[0], top)
     found = {}
     for name, part in made.items():
@@ -93,7 +94,7 @@ class JointDensity:
         self._pin(tuple(name for name in latents if name not in self.sum.names))
 
     def _observed_dtypes(self):
-        with joint_checks.users_code("the model", joint_checks.SAMPLE):
+        with users_code("the model", SAMPLE):
             dtypes = entries(self.joint.dtype, self.names)
         for name in self.observed:
             if tf.nest.is_nested(dtypes[name]):
@@ -124,13 +125,13 @@ class JointDensity:
     def _pin(self, latents):
         joint_checks.some_continuous(latents, self.sum.names)
         example = {name: tf.constant(value) for name, value in self.observations.example.items()}
-        advice = joint_checks.NESTED if self._has_inner() else joint_checks.SAMPLE
-        with joint_checks.users_code("the model", advice):
+        advice = NESTED if self._has_inner() else SAMPLE
+        with users_code("the model", advice):
             pinned = self._pinned(example)
             self.parts = Parts(pinned.event_shape, latents)
             self.dtypes = by_name(pinned.dtype, latents)
         joint_checks.latents(self)
-        with joint_checks.users_code("the default bijector", joint_checks.TRANSFORM):
+        with users_code("the default bijector", TRANSFORM):
             self.bijector = pinned.experimental_default_event_space_bijector()
 
     def _pinned(self, x):
@@ -224,7 +225,7 @@ class LikelihoodDensity:
         self.parts, self.dtypes = Parts(prior.event_shape, top), by_name(prior.dtype, top)
         self.made = _made(prior, top) if self._is_distribution else {}
         joint_checks.latents(self)
-        with joint_checks.users_code("the default bijector", joint_checks.TRANSFORM):
+        with users_code("the default bijector", TRANSFORM):
             self.bijector = _bijector(prior)
         self._log_prior = prior.log_prob if self._is_distribution else prior.unnormalized_log_prob
 
@@ -318,7 +319,7 @@ def _vectorised(function, arguments, shape, what):
         )
         return tf.reshape(tf.vectorized_map(lambda row: function(*row), rows), leading)
 
-    with joint_checks.users_code(what, joint_checks.LIKELIHOOD):
+    with users_code(what, LIKELIHOOD):
         one = tf.nest.map_structure(lambda value: value[0, 0], arguments)
         found = tf.convert_to_tensor(function(*one))
         if found.shape.rank != 0:

@@ -4,16 +4,17 @@
 
 Bounds need its density at draws [draws, data], and, where parts are constrained, the same on
 unconstrained numbers: there the density changes by the Jacobian, the bounds do not. What cannot
-give a right number is refused by `joint_checks`.
+give a right number is refused by `joint_checks`, `data_checks` and `density_checks`.
 """
 
 import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf, tfp
-from tfp_gaps.models import coordinates, joint_checks, observations
+from tfp_gaps.models import coordinates, data_checks, density_checks, joint_checks, observations
 from tfp_gaps.models.densities import JointDensity, LikelihoodDensity, sample
 from tfp_gaps.models.parts import by_name
+from tfp_gaps.models.users_code import TRANSFORM, users_code
 
 tfd = tfp.distributions
 
@@ -90,7 +91,7 @@ class Model:
         self.joint, self.latents = density.joint, density.parts.names
         self.observed = density.observed[0] if len(density.observed) == 1 else density.observed
         self.dtype = self._dtype = joint_checks.one_dtype(density)
-        with joint_checks.users_code("the default bijector", joint_checks.TRANSFORM):
+        with users_code("the default bijector", TRANSFORM):
             free = self._bijector.inverse_event_shape(self._structure)
         self._free_shapes = [shape.as_list() for shape in tf.nest.flatten(free)]
         self.num_numbers = sum(int(np.prod(shape)) for shape in self._free_shapes)
@@ -120,7 +121,7 @@ class Model:
         x = self._density.observations.data(x)
         if self._limits_data:
             with coordinates.measured():
-                self._limits_data = joint_checks.data(self, x)
+                self._limits_data = data_checks.inside(self, x)
         return x
 
     @property
@@ -239,8 +240,8 @@ class Model:
                 f"densities have shape {tuple(log_q.shape)} for {num_samples} draws. Return a "
                 f"batch of distributions, one for each row of the data."
             )
-        joint_checks.part_shapes(self, parts, num_samples, num_data)
-        joint_checks.normalised(self, parts, log_q)
+        density_checks.part_shapes(self, parts, num_samples, num_data)
+        density_checks.normalised(self, parts, log_q)
         return parts, log_q
 
     def _drawn_parts(self, drawn):

@@ -1,28 +1,22 @@
-"""What a joint distribution and data must be for `tfp_gaps.measure` to give a number.
+"""What a joint distribution must be for `tfp_gaps.measure` to give a number.
 
-A bound on ln p(x) is one only if densities have the shape [draws, data], if the Jacobian belongs to
-the measure of the density, and if rounding is small against the gap. What cannot be told apart from
-a wrong number is refused here.
+A bound on ln p(x) is one only if densities have the shape [draws, data] and if the Jacobian belongs
+to the measure of the density. What cannot be told apart from a wrong number is refused, here for
+the model, in `data_checks` for its data, and in `density_checks` for densities at draws of q.
 """
-
-import contextlib
-import warnings
 
 import numpy as np
 
 from tfp_gaps._tensorflow import faulty_product, tf, tfp
-from tfp_gaps.models import coordinates, supports
-from tfp_gaps.models.observations import num_data, real_array
+from tfp_gaps.models import coordinates
+from tfp_gaps.models.users_code import TRANSFORM, users_code
 
 tfd = tfp.distributions
 
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
-_LARGEST_ROUNDING, _NOTABLE_ROUNDING = 0.1, 0.01  # nats
-_NUM_DRAWS, _NUM_CHECKED, _NUM_ALONE = 4000, 8, 5
-_NUM_TRIED, _NUMBERS_AT_ONCE = 2, 2**20
+_NUM_DRAWS, _NUM_CHECKED = 4000, 8
 _MOST = 4_000_000
 """Numbers that a check holds at once."""
-_ENDS = np.float64([[[-8.0]], [[-3.0]], [[3.0]], [[8.0]]])  # unconstrained numbers
 _STEPS = np.outer(np.geomspace(0.03, 30.0, 25), [-1.0, 1.0]).ravel()
 """Changes of an observed value, in standard deviations."""
 
@@ -32,18 +26,6 @@ _SHAPES = (
     "plate shares."
 )
 
-TRANSFORM = "Write the part as a transform of unconstrained ones, such as tf.exp of a normal part."
-SAMPLE = "Sample the joint distribution alone until it works."
-_SUPPORT = "Look for data that the observed distribution does not allow."
-NESTED = "Use an AutoBatched class for the joint distributions inside as for the outer one."
-SUPPORT = "Give the example, and data, only values that the observed distribution can have."
-LIKELIHOOD = (
-    "It must give [draws, data] for z [draws, data, *event], or a scalar for one draw and datum."
-)
-
-
-# --- the model ------------------------------------------------------------------------------------
-
 
 def joint(distribution):
     """Refuse what is no joint distribution of named parts."""
@@ -52,43 +34,6 @@ def joint(distribution):
             f"the model must be a tfd.JointDistribution*, but is a {type(distribution).__name__}. "
             f"Put the latent and the observed part into one joint distribution."
         )
-
-
-@contextlib.contextmanager
-def users_code(what, advice):
-    """Say in one sentence what failed where the model's own code runs, whatever it raises."""
-    try:
-        yield
-    except Exception as error:
-        advice = SUPPORT if _is_support(error) else advice
-        raise ValueError(f"{what} could not be evaluated ({_found(error)}). {advice}") from error
-
-
-@contextlib.contextmanager
-def supported(what):
-    """Say in one sentence that TensorFlow refuses a value, which it does without a density."""
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        if not _is_support(error):
-            raise
-        raise ValueError(f"{what} could not be evaluated ({_found(error)}). {SUPPORT}") from error
-
-
-def _is_support(error):
-    return "outside the valid range" in str(error)
-
-
-def _found(error):
-    """The kind of an error and the sentence that says what was wrong."""
-    text = str(error).strip().splitlines() or [""]
-    line = text[0]
-    if line.startswith("in user code"):  # AutoGraph puts the message last, behind a traceback
-        line = text[-1]
-    elif line.startswith("Graph execution error"):  # so do graphs, before the name of an operation
-        line = [line, *(row for row in text[1:] if row.strip() and not row[0].isspace())][-1]
-    line = line.partition("Label values:")[0].strip()
-    return f"{type(error).__name__}: {line[:200]}".rstrip(" .:")
 
 
 def missing(how):
@@ -205,7 +150,8 @@ def prepared(model):
         _left_out(model)
 
 
-def _events(model):
+def events(model):
+    """The event shapes of the latent parts, by name."""
     return model._parts.by_name(model._structure)
 
 
@@ -217,14 +163,14 @@ def support(model):
     must be one that `coordinates` knows, or integrate to one over the numbers.
     """
     free = dict(zip(model._parts.flat, model._free_shapes, strict=True))
-    for name, shape in _events(model).items():
+    for name, shape in events(model).items():
         size, count = int(np.prod(shape)), int(np.prod(free[name]))
         if size != count:
             _surface(name, model._density.made.get(name), size, count)
-    numbers = _probe_numbers(model, 7, 1)
+    numbers = probe_numbers(model, 7, 1)
     with users_code("the model's default bijector", TRANSFORM):
-        again = model.unconstrain(_copies(model.constrain(numbers)[0]))
-        again = model.unconstrain(_copies(model.constrain(again)[0]))
+        again = model.unconstrain(copies(model.constrain(numbers)[0]))
+        again = model.unconstrain(copies(model.constrain(again)[0]))
     if not np.allclose(again, numbers, rtol=1e-2, atol=1e-2):
         raise ValueError(
             f"the default bijector of {', '.join(model.latents)} must be one to one, but draws do "
@@ -269,7 +215,7 @@ def _drawn_shapes(model):
         parts, _ = model._density.simulate(_NUM_CHECKED, 0)
     except Exception:  # whatever the user's code raises, it raises again where draws are needed
         return
-    for name, event in _events(model).items():
+    for name, event in events(model).items():
         expected = (1, _NUM_CHECKED, *event)
         if tuple(parts[name].shape) != expected:
             raise ValueError(
@@ -379,16 +325,17 @@ def _probe(model, draws, data):
 
     observations = model._density.observations
     x = {name: repeated(value) for name, value in observations.example.items()}
-    parts, _ = model.constrain(_probe_numbers(model, draws, data))
+    parts, _ = model.constrain(probe_numbers(model, draws, data))
     return parts, next(iter(x.values())) if observations.is_single else x
 
 
-def _copies(parts):
+def copies(parts):
     """Tensors that TFP's bijectors, which remember what they were applied to, do not know."""
     return {name: tf.constant(value.numpy()) for name, value in parts.items()}
 
 
-def _probe_numbers(model, draws, data):
+def probe_numbers(model, draws, data):
+    """Unconstrained numbers of a look at the model, always the same: [draws, data, numbers]."""
     values = np.random.default_rng(0).normal(size=[draws, data, model.num_numbers])
     return tf.constant(values, model._dtype)
 
@@ -403,7 +350,7 @@ def shapes(model):
     examples = model._density.observations.example.values()
     taken = {size for example in examples for size in example.shape}
     taken |= {size for shape in model._free_shapes for size in shape}
-    taken |= {size for shape in _events(model).values() for size in shape}
+    taken |= {size for shape in events(model).values() for size in shape}
     draws, data = [prime for prime in _PRIMES if prime not in taken][:2]
     if hasattr(model._density, "vectorise"):
         parts, x = _probe(model, draws, data)
@@ -443,308 +390,3 @@ def _products(model):
         return
     if fault:
         raise ValueError(f"the model {fault}")
-
-
-# --- data -----------------------------------------------------------------------------------------
-
-
-def data(model, x):
-    """Refuse data outside of the support of an observed part, to which TFP gives a density.
-
-    A support may depend on other parts, so that some are drawn for each datum. Where there is no
-    density at them, nothing is said.
-
-    Returns:
-      Whether the model has distributions that give a density to such data.
-    """
-    density, rows = model._density, max(1, _NUMBERS_AT_ONCE // model.size)
-    limited, doubts = False, ""
-    for first in range(0, model.num_data(x), rows):
-        given = density.observations.by_name(model.select(x, slice(first, first + rows)))
-        count = len(next(iter(given.values())))
-        parts, _ = model.constrain(_probe_numbers(model, _NUM_TRIED, count))
-
-        def evaluate(parts=parts, given=given):
-            with users_code("ln p of the data", _SUPPORT):
-                terms = density.all_terms(parts, given)
-                return np.stack([terms[name].numpy() for name in given])
-
-        def first_outside(outside, given=given, first=first):
-            part, _, datum = np.argwhere(outside)[0]
-            name = list(given)[part]
-            return f"datum {first + datum} of {name!r} is {_short(given[name][datum])}"
-
-        limited, doubtful = supports.check(evaluate, "data", first_outside)
-        doubts = doubts or doubtful
-    if doubts:
-        warnings.warn(doubts, RuntimeWarning, stacklevel=4)
-    return limited
-
-
-def same_support(model, x):
-    """Refuse data at which a latent part has another support than at the example.
-
-    The unconstrained numbers are those of the example. What one bijector gives near the ends of
-    its range must be in the range of the other; they may differ otherwise.
-    """
-    density = model._density
-    if not density.is_conditional:
-        return
-    numbers = np.concatenate([np.repeat(_ENDS, model.num_numbers, -1), _probe_numbers(model, 4, 1)])
-    free, at_example = model._free(tf.constant(numbers, model._dtype)), density.bijector
-
-    def agrees(row):
-        at_datum = density.bijector_at(row)
-        return tf.logical_and(
-            _reaches(at_example, at_datum.forward(free), at_datum),
-            _reaches(at_datum, at_example.forward(free), at_example),
-        )
-
-    rows = {name: tf.constant(value) for name, value in density.observations.by_name(x).items()}
-    with users_code("the default bijector at the data", TRANSFORM), coordinates.measured():
-        found = tf.vectorized_map(agrees, rows).numpy()
-    if not found.all():
-        datum, part = np.argwhere(~found)[0]
-        raise ValueError(
-            f"latent part {model._parts.flat[part]!r} must have the same support for all data, but "
-            f"that at datum {datum} is not that at the example: unconstrained numbers would not "
-            f"reach all of it. Write it as a transform of a part whose support is fixed, such as "
-            f"u * a with a between 0 and 1."
-        )
-
-
-def _reaches(bijector, values, own):
-    """Whether values [draws, 1, *event] are in a bijector's range, bool [arrays].
-
-    Values that the bijector which made them, `own`, does not give again are lost to rounding.
-    """
-    found = _gives_again(bijector, values) | ~_gives_again(own, values)
-    return tf.reduce_all(found, 0)
-
-
-def _gives_again(bijector, values):
-    """Whether values are those of their own unconstrained numbers, bool [draws, arrays]."""
-
-    def unknown(values):  # to the bijector, which remembers tensors
-        return tf.nest.map_structure(tf.identity, values)
-
-    again = bijector.forward(unknown(bijector.inverse(unknown(values))))
-    columns = []
-    for one, other in zip(tf.nest.flatten(again), tf.nest.flatten(values), strict=True):
-        rest = list(range(1, other.shape.rank))
-        limit = 1e-2 * (1e-3 + tf.reduce_max(tf.abs(other), rest))
-        columns.append(tf.reduce_max(tf.abs(one - other), rest) <= limit)
-    return tf.stack(columns, -1)
-
-
-# --- densities ------------------------------------------------------------------------------------
-
-
-def part_shapes(model, parts, draws, data):
-    """Refuse draws of q whose shape is not [draws, data, *event] of the model's part."""
-    for name, event in _events(model).items():
-        _same_precision(name, parts[name].dtype, tf.as_dtype(model.dtype))
-        expected = (draws, data, *event)
-        if tuple(parts[name].shape) != expected:
-            raise ValueError(
-                f"the posterior must draw {name!r} with shape [draws, data, *event] = {expected}, "
-                f"but drew {tuple(parts[name].shape)}. Give it the event shape of the model's "
-                f"part, with tfd.Independent or tfd.Sample where that has axes."
-            )
-
-
-def unmixed(model, parts, x):
-    """Refuse densities of a draw and datum that change with what stands beside them.
-
-    A model is made with one example, which is the same for all data: only data that differ tell,
-    of which a handful is looked at, each alone with one draw.
-    """
-    data = np.unique(np.linspace(0, num_data(x) - 1, _NUM_ALONE).astype(int))
-    parts = {name: tf.gather(part[:_NUM_ALONE], data, axis=1) for name, part in parts.items()}
-    x = model.select(x, data)
-    beside, sizes = _total(model, parts, x)
-    for index, datum in enumerate(data):
-        draw = index % len(beside)
-        one = {n: part[draw : draw + 1, index : index + 1] for n, part in parts.items()}
-        alone, _ = _total(model, one, model.select(x, slice(index, index + 1)))
-        limit = 1e-3 * (1.0 + sizes[draw, index])  # solvers with adaptive steps differ by as much
-        if not abs(alone[0, 0] - beside[draw, index]) < limit:
-            raise ValueError(
-                f"ln p(x, z) of datum {datum} must be the same whatever stands beside it, but is "
-                f"{alone[0, 0]:.6g} alone, and {beside[draw, index]:.6g} beside other draws and "
-                f"data: the model mixes them. Reduce over axes of the event only, and normalise by "
-                f"constants, not by averages over the data."
-            )
-
-
-def _total(model, parts, x):
-    """ln p(x, z), and the sum of the sizes of its terms, by which it is rounded: [draws, data]."""
-    terms = [np.asarray(t, np.float64) for t in model.log_terms(parts, x).values()]
-    return sum(terms), sum(map(np.abs, terms))
-
-
-def _same_precision(name, found, expected):
-    """Refuse a floating dtype beside another one: TFP would fail far from here."""
-    if found.is_floating and found != expected:
-        raise ValueError(
-            f"the posterior must draw {name!r} as {expected.name}, as the model does, but draws "
-            f"{found.name}. Convert the parameters of one of them: NumPy makes float64, TensorFlow "
-            f"float32."
-        )
-
-
-def normalised(model, parts, log_q):
-    """Refuse a q whose density is too small at its own draws, which puts bounds above ln p(x).
-
-    It integrates to less than one over the model's unconstrained numbers, as a density in other
-    coordinates of a surface does. Draws of few data tell: of few numbers how much is missing, of
-    many that something is, if it is more than a normal q lacks.
-    """
-    parts = {name: value[:, :_NUM_CHECKED] for name, value in parts.items()}
-    numbers = _copies({"": model.unconstrain(parts)})[""]
-    log_density = (log_q[:, :_NUM_CHECKED] + model.constrain(numbers)[1]).numpy()
-    numbers = numbers.numpy().astype(np.float64)
-    eps = np.finfo(log_density.dtype).eps
-    for datum in range(numbers.shape[1]):
-        free, log_u = numbers[:, datum], log_density[:, datum]
-        if len(np.unique(free, axis=0)) < 0.99 * len(free):
-            continue  # the sampler ran into the smallest number of its precision
-        spread = np.maximum(free.std(0), np.finfo(np.float64).tiny)
-        if eps * max(np.max(np.abs(free).mean(0) / spread), np.abs(log_u).max()) > 1e-3:
-            continue  # rounding, which is looked at elsewhere
-        estimate, error = coordinates.excess(free, log_u)
-        lack, about = np.log(max(estimate - 5 * error, 1.0)), "about"
-        if np.isinf(error):  # of many numbers
-            lack, about = coordinates.least_excess(free, log_u), "at most"
-            estimate = np.exp(lack)
-        if lack > np.log(1.05):
-            raise ValueError(
-                f"the posterior must be normalised, but its density integrates to {about} "
-                f"{1 / estimate:.2g} for datum {datum} over the model's unconstrained numbers: "
-                f"bounds would lie above ln p(x). Look for a term left out of ln q, or for a "
-                f"bijector with other coordinates than the model's part."
-            )
-
-
-def finite(parts, log_q, terms, where):
-    """Name the first of draw, ln q and ln p that is not finite, its part and datum.
-
-    Args:
-      parts: {name: [draws, data, *event]}.
-      log_q: [draws, data].
-      terms: {name: ln p of the part, [draws, data]}.
-      where: what drew, such as "the posterior".
-    """
-    draws = {name: np.asarray(value) for name, value in parts.items()}
-    checked = [
-        (f"the draw of {name!r}", value.sum(tuple(range(2, value.ndim))))
-        for name, value in draws.items()
-    ]
-    checked += [("ln q", log_q), *((f"ln p of {name!r}", term) for name, term in terms.items())]
-    for what, values in checked:
-        values = np.asarray(values)
-        bad = ~np.isfinite(values)
-        if not bad.any():
-            continue
-        datum = int(np.argmax(bad.any(0)))
-        draw = int(np.argmax(bad[:, datum]))
-        at = ", ".join(f"{name} = {_short(value[draw, datum])}" for name, value in draws.items())
-        raise ValueError(
-            f"{what} must be finite at draws of {where}, but is {values[draw, datum]} at {at}, and "
-            f"not finite for {int(bad[:, datum].sum())} of {len(bad)} draws of datum {datum}. "
-            f"{_remedy(what, values[draw, datum])}"
-        )
-
-
-def _remedy(what, value):
-    if what.startswith("ln p") and value == -np.inf:
-        return "A q that reaches where the model has no density has an infinite gap: restrict it."
-    if what.startswith("ln"):
-        return "Look for parts that under- or overflow: use float64, or another parametrisation."
-    return "Look for NaN in the parameters of q."
-
-
-def _short(value):
-    return np.array2string(np.asarray(value), precision=3, threshold=3)
-
-
-def _varying(model, parts):
-    """Parts, those on surfaces as unconstrained numbers."""
-    sizes = {name: int(np.prod(shape)) for name, shape in _events(model).items()}
-    counts = [int(np.prod(shape)) for shape in model._free_shapes]
-    surfaces = [n for n, count in zip(model._parts.flat, counts, strict=True) if count < sizes[n]]
-    if not surfaces:
-        return parts
-    pieces = tf.split(model.unconstrain(parts), counts, -1)
-    free = dict(zip(model._parts.flat, pieces, strict=True))
-    return {**parts, **{name: free[name] for name in surfaces}}
-
-
-def rounding(model, parts, log_q, terms, where):
-    """Refuse densities whose rounding could be seen in a gap; warn where it is near.
-
-    A density of size |ln p| is rounded by eps |ln p|, and a draw z by eps |z|, which moves ln q by
-    about that over the standard deviation of q. Parts on surfaces have entries that do not vary:
-    there the unconstrained numbers count.
-    """
-    eps = np.finfo(np.asarray(log_q).dtype).eps
-    largest = max(np.abs(np.asarray(term)).max() for term in (log_q, *terms.values()))
-    size, cause = eps * float(largest), f"log densities of {largest:.2g} nats"
-    for name, value in _varying(model, parts).items():
-        value = np.asarray(value, np.float64)
-        spread = np.maximum(value.std(0), np.finfo(np.float64).tiny)
-        relative = eps * float(np.max(np.abs(value).mean(0) / spread))
-        if relative > size:
-            size, cause = relative, f"draws of {name!r} that are large against their spread"
-    dtype = np.asarray(log_q).dtype.name
-    remedy = "Use float64 for model, posterior and example, or subtract offsets."
-    if size > _LARGEST_ROUNDING:
-        raise ValueError(
-            f"{dtype} rounds the bounds of {where} by about {size:.2g} nats ({cause}), more than "
-            f"{_LARGEST_ROUNDING}: they would be no bounds. {remedy}"
-        )
-    if size > _NOTABLE_ROUNDING:
-        warnings.warn(
-            f"{dtype} rounds the bounds of {where} by about {size:.2g} nats ({cause}). {remedy}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-    return size
-
-
-def known_evidence(evidence, bounds, errors, diagnostics, num_data, rounded):
-    """`evidence` as float64 [data]; refuse another length, or one below a lower bound.
-
-    Args:
-      evidence: what was given.
-      bounds, errors: {name: [data]} of lower bounds found; ELBO also count in the mean over data.
-      diagnostics: {name: `bounds.Diagnostics`}; others than ELBO count where they are reliable.
-      num_data: how many numbers there must be.
-      rounded: of the bounds, nats.
-    """
-    values = real_array(evidence, "evidence").astype(np.float64)
-    if values.shape != (num_data,) and (num_data > 1 or values.shape != ()):
-        raise ValueError(
-            f"evidence must be one number for each of {num_data} data, but has shape "
-            f"{values.shape}. Give ln p(x) of each datum, in the order of the data."
-        )
-    values = values.reshape(num_data)
-    if not np.isfinite(values).all():
-        raise ValueError("evidence must be finite. Leave out the data for which it is not known.")
-    for name in bounds:
-        beyond = bounds[name] - values - 5 * errors[name] - 1e-3 - rounded
-        whole = -np.inf
-        if name.startswith("ELBO"):
-            error = np.sqrt(np.sum(errors[name] ** 2)) / num_data
-            whole = np.mean(bounds[name] - values) - 5 * error - 1e-3 - rounded
-        else:  # draws of a prior are shared by all data: errors of a mean are not known
-            beyond = np.where(diagnostics[name].reliable, beyond, -np.inf)
-        if beyond.max() > 0 or whole > 0:
-            worst = int(np.argmax(beyond))
-            raise ValueError(
-                f"evidence must not be below a lower bound, but that of datum {worst} is "
-                f"{values[worst]:.6g} and its {name} {bounds[name][worst]:.6g} ± "
-                f"{errors[name][worst]:.2g}. Look for a term left out of ln p(x), or for an order "
-                f"of the data that differs."
-            )
-    return values

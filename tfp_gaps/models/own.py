@@ -21,7 +21,6 @@ from tfp_gaps import _checks
 from tfp_gaps._tensorflow import faulty_product, tf, tfp
 from tfp_gaps.exact.linear_gaussian import LinearGaussian
 from tfp_gaps.models import supports
-from tfp_gaps.models.joint_checks import users_code
 from tfp_gaps.models.state_space import (
     MODEL,
     DiagonalNormal,
@@ -30,6 +29,7 @@ from tfp_gaps.models.state_space import (
     check_channels,
     check_sizes,
 )
+from tfp_gaps.models.users_code import users_code
 from tfp_gaps.sequences import as_sequences
 
 tfd = tfp.distributions

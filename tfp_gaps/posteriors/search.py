@@ -15,7 +15,7 @@ import numpy as np
 
 from tfp_gaps import _checks
 from tfp_gaps._tensorflow import tf, tfk, tfp
-from tfp_gaps.models import joint_checks
+from tfp_gaps.models import density_checks
 from tfp_gaps.models.observations import num_data
 from tfp_gaps.networks import replica_seeds
 from tfp_gaps.posteriors import families
@@ -292,7 +292,7 @@ class Search:
                 f"{int(np.argmax(bad))}. Look for functions without a derivative, or use float64."
             )
         parts, log_q = self._member.draw(self._num_samples, draw_seed)
-        joint_checks.finite(parts, log_q, self.model.log_terms(parts, _at(x, choice)), where)
+        density_checks.finite(parts, log_q, self.model.log_terms(parts, _at(x, choice)), where)
 
     def second_start(self, first, x, prior, seed, draws_at_once):
         """Means and scales where `first` lacks most, [data, numbers] each.
