@@ -14,11 +14,11 @@ import sys
 from tfp_gaps.book import results, runs
 
 
-def missing(folder, root):
+def missing(root):
     """Yield (path of a result, its commit) where the commit is no ancestor of HEAD."""
     log = ["git", "-C", str(root), "rev-list", "HEAD"]
     known = set(subprocess.run(log, check=True, capture_output=True, text=True).stdout.split())
-    for path in runs.stored_paths(folder):
+    for path in runs.stored_paths(root / "results"):
         commit = results.load(path)["provenance"]["commit"]
         if commit not in known:
             yield path, commit
@@ -27,7 +27,7 @@ def missing(folder, root):
 def main():
     """Print what is missing from this checkout; 1 if anything is."""
     root = pathlib.Path(__file__).resolve().parents[1]
-    found = [f"{path.relative_to(root)}: {commit}" for path, commit in missing(None, root)]
+    found = [f"{path.relative_to(root)}: {commit}" for path, commit in missing(root)]
     print("\n".join(found) or "The history holds the commit of every stored result.")
     return 1 if found else 0
 

@@ -20,12 +20,12 @@ def test_a_commit_that_a_rewritten_branch_left_behind_is_found(tmp_path, monkeyp
     monkeypatch.setattr(
         commits.results, "load", lambda path: {"provenance": {"commit": made_by[path]}}
     )
-    assert list(commits.missing(tmp_path, tmp_path)) == []
+    assert list(commits.missing(tmp_path)) == []
 
     git("reset", "--quiet", "--hard", "HEAD~")
     lost = tmp_path / "lost.json"
-    assert list(commits.missing(tmp_path, tmp_path)) == [(lost, made_by[lost])]
+    assert list(commits.missing(tmp_path)) == [(lost, made_by[lost])]
 
     # A merge that takes no file of it brings the commit back.
     git("merge", "--quiet", "-s", "ours", "--no-ff", "-m", "keep", made_by[lost])
-    assert list(commits.missing(tmp_path, tmp_path)) == []
+    assert list(commits.missing(tmp_path)) == []
