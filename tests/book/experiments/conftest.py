@@ -6,19 +6,25 @@ import pytest
 
 
 @pytest.fixture
-def small_tasks(monkeypatch):
-    """Shrink the named tasks: two steps of training, episodes of three moves, few plans, no XLA.
+def eagerly():
+    """No graphs: few steps take less time than a graph takes to trace, or XLA to compile."""
+    from tfp_gaps._tensorflow import tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def small_tasks(monkeypatch, eagerly):
+    """Shrink the named tasks: two steps of training, episodes of three moves, few plans, no graphs.
 
     A callable (*names) -> the `Size` of the scale "smoke" that they have then.
     """
-    from tfp_gaps._tensorflow import tf
     from tfp_gaps.book.experiments import world_models
 
     def shrink(*names):
-        compiled, size = tf.function, world_models.SIZES["smoke"]
-        # XLA takes longer to compile than so few steps take.
-        plain = lambda *args, jit_compile=None, **options: compiled(*args, **options)  # noqa: E731
-        monkeypatch.setattr(tf, "function", plain)
+        size = world_models.SIZES["smoke"]
         joint = dataclasses.replace(size.joint, num_steps=2, steps_per_call=2, jit_compile=False)
         shrunk = dataclasses.replace(size, joint=joint, num_train=40, num_test=4, num_timesteps=8)
         monkeypatch.setitem(world_models.SIZES, "smoke", shrunk)

@@ -66,8 +66,8 @@ def test_the_tighter_estimators_of_the_evidence_lie_above_the_elbo(result):
         assert np.isfinite([fresh["value"], iwae["value"]]).all()
 
 
-def test_a_forecast_is_stored_per_horizon_and_per_sequence():
-    result = uav.run(scale="smoke", conditions=conditions.LookAhead(0), seeds=[0, 1])
+@pytest.mark.parametrize("result", ["uav"], indirect=True)
+def test_a_forecast_is_stored_per_horizon_and_per_sequence(result):
     horizon = uav.SIZES["smoke"].horizon
     for quantity in ("rmse", "crps", "coverage_50", "coverage_90"):
         assert np.shape(result["forecast"][quantity]) == (2, horizon)
@@ -363,7 +363,7 @@ def small():
 
 
 @pytest.fixture
-def noise(small, monkeypatch):
+def noise(small, monkeypatch, eagerly):
     """A benchmark of these, at smoke scale with an `Effort` and at book scale without."""
     splits, design = small
     size = benchmark.Size(
@@ -465,7 +465,9 @@ def test_what_was_kept_of_other_weights_is_not_taken():
 
 
 @pytest.mark.parametrize("seen", [conditions.LookAhead(0), conditions.FULL], ids=str)
-def test_under_full_conditions_the_fresh_network_starts_where_the_pairs_own_ended(small, seen):
+def test_under_full_conditions_the_fresh_network_starts_where_the_pairs_own_ended(
+    small, seen, eagerly
+):
     joint, refit = benchmark.train(*small, seen, [0], warm=True)
     start, reached = refit.history.validation_losses[0, 0], joint.history.validation_losses.min()
     assert (start == reached) == (seen == conditions.FULL)

@@ -96,7 +96,7 @@ def test_kalman_distance_of_a_filter_that_knows_nothing():
     assert found.variance_spread == pytest.approx(np.sqrt(np.mean((ratios - 1) ** 2)), rel=1e-3)
 
 
-def test_a_run_is_complete_and_repeatable():
+def test_a_run_is_complete():
     result = filters.run(scale="smoke", seeds=[0, 1], variant="linear-gaussian")
     assert set(result["next_step"]) == {filters.REFERENCE, *filters.FILTERS}
     assert np.shape(result["next_step"]["backward"]) == (2, 20) == (2, len(result["groups"]))
