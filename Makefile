@@ -109,8 +109,9 @@ links: env ## Follow every link of the book; needs the network
 accessible: html ## Look at every page as axe-core does, by day and by night; needs Chromium
 	@$(PYTHON_IN_ENV) tools/accessibility.py
 
-audit: env ## Compare criteria with their history, and all locks with known vulnerabilities (network)
+audit: env ## Compare criteria and stored results with their history, and all locks with known vulnerabilities (network)
 	@$(PYTHON_IN_ENV) tools/criteria.py
+	$(PYTHON_IN_ENV) tools/commits.py
 	$(PYTHON_IN_ENV) tools/audit.py
 
 archive: html ## Pack pages and stored results, with checksums, into _build/archive

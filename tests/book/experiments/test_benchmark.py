@@ -105,6 +105,8 @@ def stored_sets():
         content = results.load(path)
         if content["experiment"] not in experiments.BENCHMARKS or content["scale"] == "smoke":
             continue  # small runs are stored one by one, to be repeated
+        if content["variant"] == "converged-equal-rate":
+            continue  # one arm, which stands beside the looks of another set: see below
         found.add((content["experiment"], content["scale"], content["variant"]))
     return sorted(found)
 
@@ -121,6 +123,19 @@ def test_stored_runs_of_a_set_differ_in_their_look_ahead_alone(stored_set):
     assert all(set(result["seeds"]) <= set(stored[0]["seeds"]) for result in stored)
     assert len({json.dumps(size_but_what_was_chosen(result)) for result in stored}) == 1
     assert len(stored[0]["seeds"]) >= 3
+
+
+def test_partial_conditions_at_one_rate_have_the_settings_of_the_looks_beside_them():
+    (least,) = digits.stored("paper", "converged-equal-rate")
+    chosen, *looks = digits.stored("paper", "converged")
+    assert least["lookahead"] == chosen["lookahead"] == 0
+    assert set(least["seeds"]) <= set(chosen["seeds"])
+    for result in looks:
+        assert all(least[key] == result[key] for key in ("data", "num_parameters"))
+        # The rate included: the choice from the grid changed partial conditions alone.
+        own, other = (r["size"] | {"chosen": {}} for r in (least, result))
+        assert own == other
+    assert chosen["size"]["design"]["joint"] != least["size"]["design"]["joint"]
 
 
 def size_but_what_was_chosen(result):

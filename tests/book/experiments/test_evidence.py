@@ -1,5 +1,6 @@
 """Estimators of the evidence against Kalman filters: chosen, settled, repaired, bracketed."""
 
+import dataclasses
 import json
 import math
 from types import SimpleNamespace
@@ -114,6 +115,7 @@ def test_the_difference_is_paired_and_widened_by_the_slack_of_each_side():
     assert found.slack == pytest.approx((limits.mean(), 0.5), rel=1e-4)
     low, high = alone.confidence_interval()
     assert found.confidence_interval() == pytest.approx((low - limits.mean(), high + 0.5), rel=1e-3)
+    assert evidence.difference_of_bounds(full, baseline) == dataclasses.replace(found, slack=(0, 0))
     with pytest.raises(ValueError, match="or other groups"):
         evidence.difference(full, stored(partial, loose, groups=(0, 1, 1, 1)))
 

@@ -80,11 +80,12 @@ def test_the_chain_is_compared_with_the_posterior_of_all_states_at_once():
     expected = np.mean(log_p(paths[..., 0]) - log_q, -1)
     np.testing.assert_allclose(found["from_exact"], expected, rtol=1e-3)
     # KL(q || p), by other draws of q; its error over 4,000 of them is some hundredths.
+    context, last = network.filter.context(given), tf.fill([2, count], length - 1)
+    draw = tf.function(lambda noise: network.sample_path(context, last, noise))
     total = []
     for index in range(1000):
         noise = replica_normal([length, count, 1], replica_seeds(seeds, "test", index), axis=1)
-        last = tf.fill([2, count], length - 1)
-        drawn, log_q = network.sample_path(network.filter.context(given), last, noise)
+        drawn, log_q = draw(noise)
         total.append(np.mean(np.sum(log_q, 0) - log_p(drawn.numpy()[..., 0]), -1))
     total = np.array(total)
     error = total.std(0, ddof=1) * np.sqrt(1 / 1000 + 1 / 40)

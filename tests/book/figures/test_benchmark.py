@@ -132,6 +132,28 @@ def test_the_error_of_groups_is_over_groups():
     assert difference.over_seeds.standard_error == 0
 
 
+def test_gains_over_a_baseline_name_the_look_and_the_bounds_of_the_model():
+    def stored(lookahead, gain):
+        values = [[1.0 + gain, 2.0, 3.0 + gain], [2.0, 3.0 + gain, 5.0 + gain]]
+        return {
+            "lookahead": lookahead,
+            "per_sequence": {"elbo": values},
+            "evidence": {
+                "replicas": [{"test": {"values": [2 * v for v in row]}} for row in values],
+                "groups": [0, 0, 1],
+            },
+        }
+
+    least, *wider = stored(0, 0.0), stored(1, 1.5), stored(None, 3.0)
+    bound = benchmark_figures.gains(least, wider, "elbo", groups=INDEPENDENT)
+    assert {label: e.value for label, e in bound.items()} == {"1": 1.0, "full": 2.0}
+    model = benchmark_figures.gains(least, wider, "evidence", groups=INDEPENDENT)
+    assert {label: e.value for label, e in model.items()} == {"1": 2.0, "full": 4.0}
+    # The evidence is grouped as it was stored: the second group's one sequence counts once.
+    expected = Estimate.from_crossed([[6.0, 0.0, 6.0], [0.0, 6.0, 6.0]], [0, 0, 1])
+    assert model["full"] == expected
+
+
 def test_relative_crps_is_the_ratio_of_the_means():
     rng = np.random.default_rng(0)
     partial = 1.0 + 0.2 * rng.random([3, 8])

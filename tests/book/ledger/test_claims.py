@@ -275,7 +275,10 @@ def test_slack_adds_to_what_can_be_detected_and_may_leave_it_open():
     half = rule("at_least", 1.0, margin=0.25)
     assert AT_LEAST.shortfall(loose).split("; ")[1] == half.shortfall(tight).split("; ")[1]
     hopeless = AT_LEAST.shortfall(Estimate(1.3, 0.3, 5, "seeds", slack=(0.5, 0.0)))
-    assert hopeless.endswith("the bounds are 0.5 loose, and no number of units would suffice")
+    assert hopeless.endswith(
+        "; the bounds may be 0.5 too low, which no number of units mends, only a closer look at "
+        "their slack"
+    )
 
 
 def test_a_design_with_power_enough_that_is_undecided_needs_a_replication():

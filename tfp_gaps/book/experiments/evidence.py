@@ -351,14 +351,22 @@ def slack_limit(values, groups=INDEPENDENT):
 def difference(result, baseline):
     """Evidence of the models of one stored result minus that of another's, nats per sequence.
 
-    Over seeds and groups, paired by sequence. Slack is `slack_of` the baseline's bounds below the
-    value, and of the result's above it.
+    As `difference_of_bounds`, with the slack that the bounds may have: `slack_of` the baseline's
+    below the value, and of the result's above it.
+    """
+    return widened(difference_of_bounds(result, baseline), result, baseline)
+
+
+def difference_of_bounds(result, baseline):
+    """Best lower bounds of the models of one stored result minus those of another's.
+
+    Over seeds and groups, paired by sequence.
 
     Args:
       result, baseline: as from `Benchmark.stored`, with "evidence" of the same test sequences.
 
     Returns:
-      `Estimate`.
+      `Estimate`, nats per sequence.
 
     Raises:
       ValueError: if the test sequences or seeds of the two are not as many, or grouped otherwise.
@@ -374,7 +382,7 @@ def difference(result, baseline):
             f"{values.shape} and {others.shape} (seeds, sequences), or other groups. Compare runs "
             f"of one variant with equal seeds."
         )
-    return widened(Estimate.from_crossed(values - others, found["groups"]), result, baseline)
+    return Estimate.from_crossed(values - others, found["groups"])
 
 
 def widened(difference, result, baseline, name="slack"):

@@ -5,8 +5,8 @@ chapter's, which alone knows scale, data and seeds. Bars and bands span two stan
 side, but for `verdicts`, whose bars are the intervals that decide. Which error that is, over seeds
 or over sequences, is the estimates' business: their `kind`.
 
-`horizons_over_seeds`, `crossed_difference`, `relative_crps` and `with_interval` turn results into
-what the figures and sentences need.
+`horizons_over_seeds`, `crossed_difference`, `gains`, `relative_crps` and `with_interval` turn
+results into what the figures and sentences need.
 """
 
 import itertools
@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tfp_gaps.book import figures
 from tfp_gaps.book.experiments.benchmark import over_seeds, stored_label
+from tfp_gaps.book.experiments.evidence import difference_of_bounds
 from tfp_gaps.estimate import Estimate, ratio_of_means
 
 BARS = 2.0
@@ -239,6 +240,33 @@ def crossed_difference(result, baseline, quantity, *, groups):
         Estimate.from_crossed(difference.mean(0, keepdims=True), groups),
         Estimate.from_crossed(difference, groups),
     )
+
+
+def gains(baseline, results, quantity, *, groups):
+    """What each of several stored results gains over one, for `sweep_curve`.
+
+    Args:
+      baseline, results: a result and a list of them, as from `Benchmark.stored`, of equal seeds.
+      quantity: as for `crossed_difference`, or "evidence": the best lower bounds of the models,
+        without their slack.
+      groups: as for `crossed_difference`; evidence brings its own.
+
+    Returns:
+      {label of the look-ahead: `Estimate` over seeds and groups, nats per sequence}.
+
+    >>> runs = [
+    ...     {"lookahead": k, "per_sequence": {"elbo": [[1.0, 2.0], [3.0, v]]}}
+    ...     for k, v in ((0, 4.0), (1, 6.0))
+    ... ]
+    >>> print(gains(runs[0], runs[1:], "elbo", groups="independent")["1"])
+    0.50 ± 0.71
+    """
+    return {
+        stored_label(result): difference_of_bounds(result, baseline)
+        if quantity == "evidence"
+        else crossed_difference(result, baseline, quantity, groups=groups).both
+        for result in results
+    }
 
 
 def relative_crps(result, baseline, *, groups):

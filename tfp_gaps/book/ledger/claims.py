@@ -160,7 +160,8 @@ class Criterion:
         words = f"detects {what} {found} with 90 % power, where {_short(self.margin)} matters"
         if slack >= self.margin:
             return (
-                f"{words}; the bounds are {slack:.2g} loose, and no number of units would suffice"
+                f"{words}; the bounds may be {slack:.2g} too low, which no number of units mends, "
+                "only a closer look at their slack"
             )
         times = _times_as_many(estimate, self.margin - slack, power)
         if times <= 1:
