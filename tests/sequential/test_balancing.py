@@ -77,6 +77,25 @@ def test_with_weight_one_q_follows_the_elbo(pair, through_samples):
     assert_alike(found, of_elbo)
 
 
+@pytest.mark.parametrize("through_samples", [False, True])
+def test_a_graph_has_the_gradients_of_the_loss_without_one(pair, through_samples):
+    """As training has it: the loss takes gradients of its own, through loops over time."""
+    model, network, batch = pair
+    variables = [*model.trainable_variables, *network.trainable_variables]
+    loss = balanced_loss(model, network, 0.1, through_samples=through_samples)
+
+    @tf.function
+    def compiled(batch):
+        with tf.GradientTape() as tape:
+            losses = loss(batch, SEEDS, 0.7)
+        return losses, tape.gradient(losses, variables, unconnected_gradients="zero")
+
+    values, found = compiled(batch)
+    expected, plain = gradients(loss, batch, variables, 0.7)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+    assert_alike(found, plain)
+
+
 def test_q_follows_the_bound_whose_divergence_is_weighed(pair):
     model, network, batch = pair
     own = network.trainable_variables
