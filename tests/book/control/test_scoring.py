@@ -85,5 +85,9 @@ def test_the_evidence_is_that_of_the_filter(episodes):
     density = (noise.cdf(x + 1) - noise.cdf(x - 1)) / 2
     # A few hundred particles are near an observation.
     error = found[0, 0] - np.log(density).sum(-1)
-    assert found.shape == (1, 1, 300)
     assert abs(error.mean()) < 0.01 and error.std() < 0.08
+    # Of the later steps few particles tell enough: what was seen before makes x more probable.
+    few = BootstrapFilter(HIKE, 100, exploring=True)
+    every = scoring.log_evidence(few, episodes.sequences, num_replicas=1, seed=3)
+    assert every.shape == (8, 1, 300) and every.dtype == np.float64
+    assert (every[1:].mean((1, 2)) > every[0].mean() + 1).all()
